@@ -1,0 +1,226 @@
+"""What a person may configure: frozen models, one a section, that refuse what they do not know."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imago.errors import ConfigError, did_you_mean
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+Severity = Literal["refuse", "quarantine", "warn", "off"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A section of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Section):
+    """Which model is trained, under which name, and where its weights come from."""
+
+    name: str = "moths"
+    architecture: str = "mobilenetv3_small_100"
+    weights: str = "hub"  # "hub", "none", or a file or folder
+
+
+class SyntheticConfig(Section):
+    """The embedded moths that are drawn where no source is given."""
+
+    species: int = Field(default=8, ge=2, le=12)
+    per_class_train: int = Field(default=60, ge=1)
+    per_class_val: int = Field(default=12, ge=1)
+    per_class_test: int = Field(default=20, ge=1)
+
+
+class DataConfig(Section):
+    """Which pictures are read, which of them, and what makes them unfit."""
+
+    source: str | None = None
+    image_size: int = Field(default=224, ge=32, le=1024)
+    classes: tuple[str, ...] | None = None
+    limit_per_class: int | None = Field(default=None, ge=1)
+    min_per_class: int = Field(default=5, ge=1)
+    max_pixels: int = Field(default=50_000_000, ge=1)
+    min_side: int = Field(default=16, ge=1)
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    checks: dict[str, Severity] = Field(default_factory=dict)
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+
+class TrainingConfig(Section):
+    """How the classifier is fitted."""
+
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    head_learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    warmup_head: bool = True
+    augment: bool = True
+    train_size: int | None = Field(default=None, ge=32, le=1024)
+    num_workers: int = Field(default=0, ge=0)
+
+
+class EvaluationConfig(Section):
+    """How the model is judged."""
+
+    bootstrap_samples: int = Field(default=1000, ge=0)
+    robustness: bool = True
+
+
+class GateConfig(Section):
+    """What a challenger must show before it stands for production."""
+
+    min_accuracy: Fraction = 0.5
+    max_accuracy_drop: Fraction = 0.0
+    max_calibration_error: Fraction = 0.25
+    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+
+
+class DeployConfig(Section):
+    """Where and how the promoted model is served."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=3000, ge=1, le=65535)
+    workers: int = Field(default=1, ge=1)
+    timeout_seconds: float = Field(default=120, gt=0)
+    top_k: int = Field(default=5, ge=1)
+    max_upload_bytes: int = Field(default=10_000_000, ge=1)
+    max_pixels: int = Field(default=50_000_000, ge=1)
+
+
+class InferenceConfig(Section):
+    """How a folder of pictures is predicted."""
+
+    batch_size: int = Field(default=32, ge=1)
+    output: str = "predictions.parquet"
+
+
+class MonitoringConfig(Section):
+    """Which requests are looked at, and what counts as drift."""
+
+    window_hours: float = Field(default=24 * 7, gt=0)
+    min_predictions: int = Field(default=50, ge=1)
+    drift_share: Fraction = 0.5
+    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+    webhook: str | None = None
+
+
+class SweepConfig(Section):
+    """The search over hyperparameters: a space of dotted keys, and a budget of trials."""
+
+    trials: int = Field(default=8, ge=1)
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    seed: int = Field(default=0, ge=0)
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    deploy: DeployConfig = DeployConfig()
+    inference: InferenceConfig = InferenceConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+    sweep: SweepConfig = SweepConfig()
+
+
+def load_config(name_or_path: str, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration file and apply `dotted.key=value` overrides, whose values are read as YAML.
+
+    A name is looked up in `configs/` and `configs/experiments/`. Raises ConfigError for a file, key or value that
+    cannot be used, with the nearest known name.
+    """
+    path = find_config(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Configuration {path} cannot be read: {' '.join(str(error).split())}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"Configuration {path} is not a mapping of sections: start it with, say, `seed: 0`.")
+    for override in overrides:
+        _apply(raw, override)
+    return build_config(raw, where=str(path))
+
+
+def build_config(raw: dict[str, Any], *, where: str) -> Config:
+    """Check a nested mapping into a Config; `where` names its origin in the ConfigError."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from error
+
+
+def find_config(name_or_path: str) -> Path:
+    """Return the file that a name in `configs/` or a path stands for, or raise ConfigError with the nearest names."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    named = {file.stem: file for folder in (CONFIGS, CONFIGS / "experiments") for file in sorted(folder.glob("*.yaml"))}
+    if name_or_path in named:
+        return named[name_or_path]
+    hint = did_you_mean(name_or_path, named)
+    raise ConfigError(f"No configuration '{name_or_path}': it is neither a file nor one of {sorted(named)}.{hint}")
+
+
+def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Return every dotted key of the configuration, such as `training.epochs`."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys.extend(known_keys(field.annotation, f"{prefix}{name}."))
+    return keys
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"'--set {override}' is not of the form dotted.key=value.")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value in '--set {override}' is not YAML.") from error
+    *sections, last = key.split(".")
+    section: Any = raw
+    for name in sections:
+        section = section.setdefault(name, {}) if isinstance(section, dict) else None
+        if section is None:
+            break
+    if not isinstance(section, dict):
+        raise ConfigError(f"Unknown key '{key}' in '--set {override}'.{did_you_mean(key, known_keys())}")
+    section[last] = value
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"Unknown key '{key}' in {where}.{did_you_mean(key, known_keys())}"
+    return f"{key}: {first['msg']} (it is {first['input']!r}), in {where}."
+
+
+def dotted(config: BaseModel, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the configuration as a flat mapping of dotted keys, for logging."""
+    flat: dict[str, Any] = {}
+    for name, value in config:
+        path = (*keys, name)
+        if isinstance(value, BaseModel):
+            flat.update(dotted(value, path))
+        else:
+            flat[".".join(path)] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Says how good a model is, how sure, and whether it may stand for production."""

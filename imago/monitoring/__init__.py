@@ -1,0 +1,1 @@
+"""Watches what the endpoint is asked."""

@@ -1,0 +1,95 @@
+"""A trained model as a folder without a pickle: what is evaluated, registered, served and rolled back to.
+
+`weights.safetensors model.onnx spec.json reference.parquet golden/ MODEL_CARD.md`. No torch in here.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imago.data.transforms import Preprocessing
+from imago.errors import ImagoError
+
+FILES = ("weights.safetensors", "model.onnx", "spec.json", "reference.parquet", "golden/golden.json", "MODEL_CARD.md")
+
+
+class ModelSpec(BaseModel):
+    """What must be known of a model besides its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    architecture: str
+    weights: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float = 1.0
+    reject_threshold: float = 0.0
+    dataset_fingerprint: str
+    seed: int
+    created: str  # ISO 8601, UTC
+    versions: dict[str, str]
+    metrics: dict[str, float] = {}
+
+
+class GoldenSample(BaseModel):
+    """A picture of the test split, or validation, and the answer that every deployment of the model must give."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str  # in golden/
+    label: str  # what the model says, not what the picture shows
+    probability: float
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A model's folder. It is written once, whole, and only read from then on."""
+
+    path: Path
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The model's spec. Raises ImagoError where the folder is not a whole package."""
+        missing = [name for name in FILES if not (self.path / name).is_file()]
+        if missing:
+            raise ImagoError(f"{self.path} is not a model package: it lacks {', '.join(missing)}.")
+        try:
+            return ModelSpec.model_validate_json((self.path / "spec.json").read_bytes())
+        except ValidationError as error:
+            raise ImagoError(f"The spec of {self.path} cannot be read: {error.errors()[0]['msg']}.") from error
+
+    @property
+    def onnx(self) -> Path:
+        """The graph: `image` (N, 3, H, W) float32 → `logits` (N, classes) float32, `embedding` (N, D) float32."""
+        return self.path / "model.onnx"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def reference(self) -> Path:
+        """Parquet, one row a validation picture, with the columns that the prediction store keeps of a request."""
+        return self.path / "reference.parquet"
+
+    @cached_property
+    def golden(self) -> tuple[GoldenSample, ...]:
+        rows: list[dict[str, Any]] = json.loads((self.path / "golden" / "golden.json").read_text(encoding="utf-8"))
+        return tuple(GoldenSample.model_validate(row) for row in rows)
+
+    @property
+    def card(self) -> str:
+        return (self.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the graph and the spec: 16 hexadecimal digits."""
+        digest = hashlib.sha256(self.onnx.read_bytes())
+        digest.update((self.path / "spec.json").read_bytes())
+        return digest.hexdigest()[:16]

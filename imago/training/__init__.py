@@ -1,0 +1,1 @@
+"""Fits a timm classifier with Lightning."""
