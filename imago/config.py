@@ -110,8 +110,8 @@ class MonitoringConfig(Section):
 
     window_hours: float = Field(default=24 * 7, gt=0)
     min_predictions: int = Field(default=50, ge=1)
-    drift_share: Fraction = 0.5
-    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+    significance: Annotated[float, Field(ge=0.001, lt=1.0)] = 0.01  # of a false alarm, over all tests together
+    min_effect: Fraction = 0.1  # what is smaller is not drift, however sure it is
     webhook: str | None = None
 
 

@@ -1,0 +1,123 @@
+"""The command line. Nothing heavy is imported before a command runs, so that `--help` answers at once."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from imago import home
+from imago.errors import ImagoError, did_you_mean
+
+_COMMANDS = {
+    "data": "cli.data:data",
+    "predict": "cli.predict:predict",
+    "deployment": "cli.deployment:deployment",
+    "stack": "cli.stack:stack",
+    "doctor": "cli.doctor:doctor",
+}
+PIPELINES = ("training", "inference", "monitoring", "sweep")
+
+
+class _Front(click.Group):
+    """Loads a command's module only when it is asked for, and offers the nearest name for an unknown one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[name].partition(":")
+        return getattr(__import__(module, fromlist=[attribute]), attribute)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS:
+            raise click.UsageError(f"No such command '{args[0]}'.{did_you_mean(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Front,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--pipeline", type=click.Choice(PIPELINES), help="Run a pipeline.")
+@click.option("--config", metavar="NAME_OR_PATH", help="Configuration: a name in configs/, or a file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key; repeatable.")
+@click.option("--data", metavar="PATH_OR_URI", help="Where the pictures are; nothing: the embedded synthetic moths.")
+@click.option("--stack", metavar="NAME", help="The ZenML stack to run on.")
+@click.option("--no-cache", is_flag=True, help="Run every step, also those that would be cached.")
+@click.option("--dry-run", is_flag=True, help="Check the configuration and the data's place, say what would run, stop.")
+@click.option("--require-promotion", is_flag=True, help="Exit with 4 where the model was not promoted.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
+@click.option("--debug", is_flag=True, help="Show every library's log lines, and tracebacks.")
+@click.pass_context
+def front(ctx: click.Context, pipeline: str | None, as_json: bool, debug: bool, **options: object) -> None:
+    """Train, test, deploy and monitor image classifiers.
+
+    \b
+    python run.py --pipeline training                     the embedded synthetic moths
+    python run.py --pipeline training --data FOLDER       your own pictures, a folder a class
+    python run.py predict PICTURE…                        ask the model in production
+    """
+    ctx.obj = {"debug": debug}
+    if ctx.invoked_subcommand:
+        return
+    if pipeline is None:
+        click.echo(ctx.get_help())
+        return
+    from cli.pipeline import run_pipeline
+
+    run_pipeline(pipeline, as_json=as_json, debug=debug, **options)
+
+
+def main() -> None:
+    """Run the command line; turn every error into one line on stderr and its exit code."""
+    debug = "--debug" in sys.argv
+    _environment(debug)
+    try:
+        code = front.main(prog_name="run.py", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (ImagoError, click.ClickException) as error:
+        if debug:
+            raise
+        usage = isinstance(error, click.ClickException)
+        _fail(error.format_message() if usage else str(error), 2 if usage else error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        _fail("Interrupted: what stood before still stands; the same command starts again from the last whole step.", 130)
+    except OSError as error:
+        if debug:
+            raise
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    line = " ".join(message.split())
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"status": "failed", "error": line, "exit_code": code}))
+    click.echo(f"error: {line}", err=True)
+    sys.exit(code)
+
+
+def _environment(debug: bool) -> None:
+    """Set what libraries read when they are imported: where they keep things, and that they be quiet."""
+    os.environ.setdefault("BENTOML_HOME", str(home.home() / "bentoml"))
+    os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(home.ROOT))
+    os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
+    if str(home.ROOT) not in sys.path:
+        sys.path.insert(0, str(home.ROOT))
+    Path(os.environ["BENTOML_HOME"]).mkdir(parents=True, exist_ok=True)
+    if not debug:
+        os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("BENTOML_DEBUG", "False")

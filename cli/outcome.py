@@ -1,0 +1,110 @@
+"""From a finished run to the one object that `--json` prints and the summary shows."""
+
+from pathlib import Path
+from typing import Any
+
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from imago import home
+from imago.config import Config
+
+
+def collect(pipeline: str, run: PipelineRunResponse, config: Config) -> dict[str, Any]:
+    """Read the run's artifacts, write its reports, and see that what it promoted is what is served.
+
+    Steps that came from the cache did not serve anything this time, so a promoted model that is not being served is
+    deployed here. Raises DeploymentFailed.
+    """
+    outcome: dict[str, Any] = {
+        "pipeline": pipeline,
+        "status": "completed",
+        "run_id": str(run.id),
+        "stack": Client().active_stack_model.name,
+    }
+    collectors = {"training": _training, "inference": _inference, "monitoring": _monitoring, "sweep": _sweep}
+    return outcome | collectors[pipeline](run, config)
+
+
+def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
+    from stack.deploy import ensure_deployed
+    from stack.production import production_version
+
+    report, decision = _artifact(run, "evaluate_model", "evaluation"), _artifact(run, "promote_model", "decision")
+    validation, dataset = _artifact(run, "validate_data", "validation"), run.steps["load_data"].outputs["dataset"][0]
+    bento = _artifact(run, "build_bento", "bento")
+    production = production_version(config.model.name)
+    in_production = production is not None and production.package_id == run.steps["train_model"].outputs["model"][0].id
+    version = production.number if production is not None and in_production else str(run.model_version.number)
+    served = ensure_deployed(bento, config.deploy) if bento and config.deploy.enabled and in_production else None
+    return {
+        "model": {
+            "name": config.model.name,
+            "version": version,
+            "stage": "production" if in_production else None,
+            "architecture": config.model.architecture,
+            "weights": config.model.weights,
+        },
+        "metrics": report.summary(),
+        "promoted": decision.promoted,
+        "reason": decision.reason,
+        "endpoint": served.endpoint if served else None,
+        "data": {
+            "origin": dataset.run_metadata.get("origin"),
+            "found": validation.found,
+            "quarantined": len(validation.quarantined),
+            "classes": len(report.classes),
+        },
+        "cached": all(step.status == "cached" for step in run.steps.values()),
+        "reports": {
+            "data": _write("data.html", validation.page),
+            "evaluation": _write("evaluation.html", report.page),
+        },
+    }
+
+
+def _inference(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
+    predictions = _artifact(run, "predict_pictures", "predictions")
+    path = Path(config.inference.output)
+    path = path if path.is_absolute() else home.reports() / path
+    predictions.write(path)
+    return {
+        "model": _production_model(config),
+        "predictions": str(path),
+        "count": len(predictions),
+        "failed": predictions.failed,
+        "reports": {"predictions": _write("predictions.html", predictions.page)},
+    }
+
+
+def _monitoring(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
+    report = _artifact(run, "detect_drift", "drift")
+    return {
+        "model": _production_model(config),
+        **report.to_json(),
+        "reports": {"drift": _write("drift.html", report.page)},
+    }
+
+
+def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
+    result = _artifact(run, "search", "sweep")
+    best = _write("best.yaml", result["configuration"])
+    return {"trials": result["trials"], "best": result["best"], "metrics": result["metrics"],
+            "reports": {"configuration": best}}
+
+
+def _production_model(config: Config) -> dict[str, Any]:
+    from stack.production import production_version
+
+    version = production_version(config.model.name)
+    return {"name": config.model.name, "version": version.number if version else None, "stage": "production"}
+
+
+def _artifact(run: PipelineRunResponse, step: str, name: str) -> Any:
+    return run.steps[step].outputs[name][0].load()
+
+
+def _write(name: str, text: str) -> str:
+    path = home.reports() / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)

@@ -1,0 +1,95 @@
+"""`run.py --pipeline …`: from options to a run, and from a run to its outcome."""
+
+import json
+from typing import Any
+
+import click
+
+from cli import logs, summary
+from imago.config import Config, load_config
+from imago.errors import ConfigError, ImagoError, NotPromoted
+
+
+def run_pipeline(
+    pipeline: str,
+    *,
+    as_json: bool,
+    debug: bool,
+    config: str | None,
+    overrides: tuple[str, ...],
+    data: str | None,
+    stack: str | None,
+    no_cache: bool,
+    dry_run: bool,
+    require_promotion: bool,
+) -> None:
+    """Run a pipeline and print its outcome. Raises ImagoError, whose exit code says what went wrong."""
+    if data is not None:
+        overrides = (*overrides, f"data.source={json.dumps(data)}")
+    settings = load_config(config or pipeline, overrides)
+    with logs.stdout_to_stderr():
+        outcome = _run(pipeline, settings, stack=stack, no_cache=no_cache, dry_run=dry_run, debug=debug)
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        summary.show(outcome)
+    if require_promotion and outcome.get("promoted") is False:
+        raise NotPromoted(f"Not promoted: {outcome['reason']}")
+
+
+def _run(
+    pipeline: str, config: Config, *, stack: str | None, no_cache: bool, dry_run: bool, debug: bool
+) -> dict[str, Any]:
+    from imago.data.sources import source_state
+
+    if pipeline == "inference" and config.data.source is None:
+        raise ConfigError("The inference pipeline needs pictures: add `--data FOLDER`.")
+    state = source_state(config.data.source) if pipeline != "monitoring" else ""
+    weights = _check_model(config) if pipeline in {"training", "sweep"} else ""
+    if dry_run:
+        return {"pipeline": pipeline, "status": "dry-run", "stack": stack, "config": config.model_dump(mode="json")}
+
+    click.echo(f"{pipeline} pipeline", err=True)
+    import zenml  # noqa: F401  (its logging is configured on import)
+
+    logs.configure(debug)
+    from zenml import Model
+
+    from cli import outcome
+    from stack import register
+
+    register.ensure(stack)
+    arguments: dict[str, Any] = {"config": config}
+    if pipeline == "training":
+        from pipelines.training import training_pipeline as wired
+
+        arguments |= {"source_state": state, "weights_state": weights}
+        arguments["deploy"] = config.deploy.enabled and register.deploys_in_step()
+    elif pipeline == "sweep":
+        from pipelines.sweep import sweep_pipeline as wired
+
+        arguments |= {"source_state": state, "weights_state": weights}
+    elif pipeline == "inference":
+        from pipelines.inference import inference_pipeline as wired
+
+        arguments |= {"source_state": state}
+    else:
+        from pipelines.monitoring import monitoring_pipeline as wired
+
+    logs.configure(debug)
+    options: dict[str, Any] = {"enable_cache": False} if no_cache else {}
+    if pipeline == "training":
+        options["model"] = Model(name=config.model.name)
+    run = wired.with_options(**options)(**arguments)
+    if run is None or not run.status.is_successful:
+        raise ImagoError(f"The {pipeline} pipeline failed: run it again with --debug to see where.")
+    return outcome.collect(pipeline, run, config)
+
+
+def _check_model(config: Config) -> str:
+    """Check the architecture and the weights before any picture is read; return the state of the weights."""
+    from imago.training.classifier import check_architecture, weights_state
+
+    check_architecture(config.model.architecture)
+    return weights_state(config.model.weights)
+

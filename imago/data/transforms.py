@@ -1,0 +1,109 @@
+"""From the bytes of a picture to the tensor a model sees: one way, the same in training and at the endpoint.
+
+No torch in here: the endpoint imports it.
+"""
+
+import io
+import warnings
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 50_000_000
+
+RGB = npt.NDArray[np.uint8]
+"""A picture: (height, width, 3) uint8."""
+
+
+class UnreadablePicture(ValueError):
+    """Bytes that are not a picture which may be decoded; `code` says which of the reasons it is."""
+
+    def __init__(self, code: Literal["not_a_picture", "too_many_pixels", "undecodable"], message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Preprocessing(BaseModel):
+    """How a decoded picture becomes a model's input; part of every model's spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
+    """Decode a picture to RGB: the first frame, upright by its EXIF orientation, transparency over white.
+
+    The number of pixels is checked against the header before anything is decoded. Raises UnreadablePicture.
+    """
+    image = open_picture(data, max_pixels=max_pixels)
+    try:
+        return np.asarray(_to_rgb(image))
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, IndexError, TypeError) as error:
+        raise UnreadablePicture("undecodable", f"it cannot be decoded: {error}") from error
+
+
+def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture's header only, within the limit of pixels. Raises UnreadablePicture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise UnreadablePicture("not_a_picture", f"it is not one of {', '.join(FORMATS)}") from error
+        except Image.DecompressionBombError as error:
+            raise UnreadablePicture("too_many_pixels", f"it has more than {max_pixels:,} pixels") from error
+        except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError, TypeError) as error:
+            raise UnreadablePicture("undecodable", f"its header cannot be read: {error}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnreadablePicture(
+            "too_many_pixels", f"it has {width}×{height} pixels; at most {max_pixels:,} are decoded"
+        )
+    if not width or not height:
+        raise UnreadablePicture("undecodable", "it has no pixels")
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float32)
+        scale = 255.0 / 65535.0 if values.max(initial=0) > 255 else 1.0
+        return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}:
+        above = image.convert("RGBA")
+        white = Image.new("RGBA", above.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, above).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize_to_square(picture: RGB, size: int) -> RGB:
+    """Scale the shorter side to `size` pixels (bicubic, antialiased) and cut out the centre: (size, size, 3) uint8."""
+    height, width = picture.shape[:2]
+    if (height, width) == (size, size):
+        return picture
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def normalise(picture: RGB, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """Turn a square picture into a model's input: (3, size, size) float32."""
+    mean = np.asarray(preprocessing.mean, dtype=np.float32) * np.float32(255)
+    scale = np.float32(1) / (np.asarray(preprocessing.std, dtype=np.float32) * np.float32(255))
+    values = (picture.astype(np.float32) - mean) * scale
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def preprocess(picture: RGB, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """Turn a decoded picture of any size into a model's input: (3, size, size) float32."""
+    return normalise(resize_to_square(picture, preprocessing.image_size), preprocessing)

@@ -1,0 +1,84 @@
+"""Judges a model package on the test split, through the very runtime that will serve it."""
+
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from imago.config import EvaluationConfig
+from imago.data.dataset import ImageDataset
+from imago.data.transforms import MAX_PIXELS
+from imago.errors import DataRefused
+from imago.evaluation.metrics import compute_metrics
+from imago.evaluation.page import render
+from imago.evaluation.report import PREDICTIONS, EvaluationReport, Findings
+from imago.evaluation.robustness import measure_robustness
+from imago.evaluation.slices import find_slices
+from imago.serving.package import ModelPackage
+from imago.serving.runtime import Prediction, Runtime, Unreadable
+
+__all__ = ["EvaluationReport", "evaluate"]
+
+_BATCH = 32
+_TIMED, _WARM_UP = 30, 3
+_MOST_THREADS = 8
+
+
+def evaluate(
+    package: ModelPackage,
+    dataset: ImageDataset,
+    config: EvaluationConfig,
+    seed: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> EvaluationReport:
+    """Answer every test picture and report on it; `on_progress` is told pictures done, and of how many.
+
+    A test picture of a class that the model does not know counts as answered wrong, so that models of different
+    classes can be compared on the same pictures. Raises DataRefused for no test pictures, or an unreadable one.
+    """
+    test = dataset.split("test")
+    if not len(test):
+        raise DataRefused("There are no test pictures to judge the model by: give the dataset a test split.")
+    runtime = Runtime(package, threads=min(len(os.sched_getaffinity(0)), _MOST_THREADS))
+    answers = _answers(runtime, test, max_pixels, on_progress)
+    unknown = tuple(sorted(set(test.labels) - set(runtime.classes)))
+    classes = (*runtime.classes, *unknown)
+    probabilities = _probabilities(answers, classes)
+    truth = np.array([classes.index(label) for label in test.labels], dtype=np.int64)
+    metrics = compute_metrics(
+        probabilities, truth, classes, bootstrap_samples=config.bootstrap_samples, seed=seed
+    )
+    latencies = _latencies(package, test, max_pixels)
+    features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
+    features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
+    robustness = (
+        measure_robustness(runtime, _Images(test), test.labels, seed=seed, max_pixels=max_pixels)
+        if config.robustness
+        else []
+    )
+    findings = Findings(
+        model=package.spec.name,
+        architecture=package.spec.architecture,
+        package_fingerprint=package.fingerprint,
+        classes=runtime.classes,
+        unknown_classes=unknown,
+        dataset_fingerprint=dataset.fingerprint,
+        test_fingerprint=test.fingerprint,
+        temperature=package.spec.temperature,
+        reject_threshold=package.spec.reject_threshold,
+        metrics=metrics,
+        rejected=sum(answer.rejected for answer in answers),
+        slices=tuple(find_slices(probabilities.argmax(axis=1) == truth, test.labels, features)),
+        robustness=tuple(robustness),
+        latency_ms=float(np.median(latencies)),
+        latency_ms_p95=float(np.percentile(latencies, 95)),
+        model_bytes=sum(file.stat().st_size for file in package.path.glob(f"{package.onnx.name}*")),
+    )
+    predictions = _table(test, answers, probabilities)
+    page = render(findings, predictions, test, runtime, max_pixels=max_pixels)
+    return EvaluationReport(**dict(findings), predictions=predictions, html=page)

@@ -1,0 +1,98 @@
+"""Where in a picture the answer comes from. numpy and Pillow only: the endpoint imports this."""
+
+import io
+import itertools
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from imago.data.transforms import RGB
+
+_TURBO = np.array(
+    [(48, 18, 59), (70, 107, 227), (40, 187, 235), (50, 242, 152), (164, 252, 60),
+     (238, 207, 58), (251, 126, 33), (208, 47, 5), (122, 4, 3)],
+    dtype=np.float32,
+)  # fmt: skip
+"""Nine stations of the Turbo colour map, from nothing to all."""
+
+_STRONGEST = 0.6
+_BATCH = 16
+
+
+class Classifier(Protocol):
+    """What is asked of a model here; `imago.serving.runtime.Runtime` is one."""
+
+    def preprocess(self, image: bytes, /) -> npt.NDArray[np.float32]:
+        """Turn an encoded picture into the model's input (3, S, S): the square centre of it, scaled."""
+        ...
+
+    def predict_array(
+        self, batch: npt.NDArray[np.float32], /
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Turn inputs (N, 3, S, S) into probabilities (N, C) and embeddings."""
+        ...
+
+
+def occlusion_map(runtime: Classifier, rgb: RGB, grid: int = 7) -> npt.NDArray[np.float32]:
+    """Return how much of the answer's probability is lost when a place is hidden: (H, W) float32 in [0, 1].
+
+    A patch of the mean colour, half as large again as its cell, is laid over each cell of a grid, and the answer
+    asked again (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901). 1 is the place that matters most; all is 0
+    where hiding any place loses nothing, and what the model does not see (beyond the square centre) is 0 too.
+    """
+    seen = runtime.preprocess(encode(rgb, "BMP"))
+    size = seen.shape[-1]
+    edges = np.linspace(0, size, grid + 1).round().astype(int)
+    margin = max(1, size // (4 * grid))
+    spans = [slice(max(0, low - margin), high + margin) for low, high in itertools.pairwise(edges)]
+    hidden = np.repeat(seen[None], 1 + grid * grid, axis=0)
+    for index, (rows, columns) in enumerate(((rows, columns) for rows in spans for columns in spans), start=1):
+        hidden[index, :, rows, columns] = 0.0
+    batches = [hidden[start : start + _BATCH] for start in range(0, len(hidden), _BATCH)]
+    probabilities = np.concatenate([runtime.predict_array(batch)[0] for batch in batches])
+    answer = int(probabilities[0].argmax())
+    lost = np.maximum(probabilities[0, answer] - probabilities[1:, answer], 0.0).reshape(grid, grid)
+    most = float(lost.max())
+    if most < 1e-6:
+        return np.zeros(rgb.shape[:2], dtype=np.float32)
+    return _spread((lost / most).astype(np.float32), *rgb.shape[:2])
+
+
+def overlay(rgb: RGB, heat: npt.NDArray[np.floating]) -> bytes:
+    """Return the picture as PNG with the heat (H, W) in [0, 1] laid over it, the stronger the hotter."""
+    values = np.clip(np.asarray(heat, dtype=np.float32), 0.0, 1.0)
+    if values.shape != rgb.shape[:2]:
+        raise ValueError(f"A heat map of {values.shape} does not fit a picture of {rgb.shape[:2]}.")
+    stations = np.linspace(0.0, 1.0, len(_TURBO))
+    colours = np.stack([np.interp(values, stations, _TURBO[:, channel]) for channel in range(3)], axis=-1)
+    share = (_STRONGEST * values)[..., None]
+    blended = rgb.astype(np.float32) * (1 - share) + colours * share
+    return encode(blended.round().clip(0, 255).astype(np.uint8), "PNG")
+
+
+def fit_within(rgb: RGB, longest_side: int) -> RGB:
+    """Scale a picture down, never up, so that its longer side has at most so many pixels."""
+    height, width = rgb.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+
+
+def encode(rgb: RGB, kind: Literal["PNG", "BMP"]) -> bytes:
+    """Return a picture's file, without loss."""
+    sink = io.BytesIO()
+    Image.fromarray(rgb).save(sink, format=kind)
+    return sink.getvalue()
+
+
+def _spread(cells: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    side = min(height, width)
+    square = Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC)
+    heat = np.zeros((height, width), dtype=np.float32)
+    top, left = (height - side) // 2, (width - side) // 2
+    heat[top : top + side, left : left + side] = np.clip(np.asarray(square), 0.0, 1.0)
+    return heat

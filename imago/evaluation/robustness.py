@@ -1,0 +1,134 @@
+"""What the accuracy becomes when pictures are worse than the test pictures are."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from imago.data.transforms import MAX_PIXELS, RGB, decode, normalise, resize_to_square
+from imago.evaluation.metrics import Finding
+from imago.serving.runtime import Runtime
+
+_BATCH = 32
+STRENGTHS = (1, 2, 3)
+
+Corruption = Callable[[RGB, int, np.random.Generator], RGB]
+
+
+class RobustnessResult(Finding):
+    """The accuracy on the same pictures, untouched and corrupted."""
+
+    corruption: str
+    strength: int  # 1, slight, to 3, strong
+    count: int
+    clean_accuracy: float
+    accuracy: float
+
+    @property
+    def drop(self) -> float:
+        return self.clean_accuracy - self.accuracy
+
+
+def blur(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:  # noqa: ARG001
+    """Blur by a radius of 0.5, 1 or 2 % of the side."""
+    radius = (0.005, 0.01, 0.02)[strength - 1] * picture.shape[0]
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def noise(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:
+    """Add Gaussian noise of 8, 16 or 32 grey levels."""
+    return _clipped(picture + rng.normal(0.0, (8, 16, 32)[strength - 1], size=picture.shape))
+
+
+def jpeg(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:  # noqa: ARG001
+    """Compress as JPEG of quality 40, 20 or 8."""
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, format="JPEG", quality=(40, 20, 8)[strength - 1])
+    return np.asarray(Image.open(sink).convert("RGB"))
+
+
+def brightness(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:
+    """Make it darker or brighter, by chance, by a factor of 1.25, 1.5 or 2."""
+    factor = (1.25, 1.5, 2.0)[strength - 1]
+    return _clipped(picture * (factor if rng.random() < 0.5 else 1 / factor))
+
+
+def contrast(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:  # noqa: ARG001
+    """Shrink the distance of every value from the mean to 0.75, 0.5 or 0.25."""
+    mean = picture.mean()
+    return _clipped(mean + (picture - mean) * (0.75, 0.5, 0.25)[strength - 1])
+
+
+def colour_cast(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:
+    """Tint it bluish or reddish, by chance, as another camera or lamp would: red and blue apart by 1.1, 1.25 or 1.5."""
+    factor = (1.1, 1.25, 1.5)[strength - 1] ** 0.5
+    gains = np.array([factor, 1.0, 1 / factor] if rng.random() < 0.5 else [1 / factor, 1.0, factor])
+    return _clipped(picture * gains)
+
+
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+    {
+        "blur": blur,
+        "noise": noise,
+        "jpeg": jpeg,
+        "brightness": brightness,
+        "contrast": contrast,
+        "colour_cast": colour_cast,
+    }
+)
+
+
+def measure_robustness(
+    runtime: Runtime,
+    images: Sequence[bytes],
+    labels: Sequence[str],
+    *,
+    seed: int,
+    limit: int = 96,
+    max_pixels: int = MAX_PIXELS,
+) -> list[RobustnessResult]:
+    """Ask for the same pictures, at most `limit` drawn by `seed`, under every corruption at every strength.
+
+    Corruptions are applied to what the model sees of a picture, so that a strength means the same at any size.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(images))[:limit]
+    size = runtime.spec.preprocessing.image_size
+    pictures = [resize_to_square(decode(images[index], max_pixels=max_pixels), size) for index in chosen]
+    truth = np.array([labels[index] for index in chosen], dtype=object)
+    clean = _accuracy(runtime, pictures, truth)
+    results = []
+    for position, (name, corrupt) in enumerate(CORRUPTIONS.items()):
+        for strength in STRENGTHS:
+            rng = np.random.default_rng([seed, position, strength])
+            worse = [corrupt(picture, strength, rng) for picture in pictures]
+            accuracy = _accuracy(runtime, worse, truth)
+            results.append(
+                RobustnessResult(
+                    corruption=name,
+                    strength=strength,
+                    count=len(pictures),
+                    clean_accuracy=clean,
+                    accuracy=accuracy,
+                )
+            )
+    return results
+
+
+def _accuracy(runtime: Runtime, pictures: Sequence[RGB], truth: npt.NDArray[np.object_]) -> float:
+    classes = np.array(runtime.classes, dtype=object)
+    answers = [
+        classes[
+            runtime.predict_array(np.stack([normalise(picture, runtime.spec.preprocessing) for picture in batch]))[
+                0
+            ].argmax(axis=1)
+        ]
+        for batch in (pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH))
+    ]
+    return float((np.concatenate(answers) == truth).mean())
+
+
+def _clipped(values: npt.NDArray[np.floating]) -> RGB:
+    return values.round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,91 @@
+"""Keeps predictions without holding a request up: a thread writes them in batches, and a full disk costs no answer."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from imago.errors import ImagoError
+from imago.monitoring.prediction_store import PredictionStore
+
+logger = logging.getLogger("imago.predictions")
+
+MAX_PENDING = 10_000
+MAX_BATCH = 500
+
+
+class PredictionWriter:
+    """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full."""
+
+    def __init__(self, store: PredictionStore, *, interval: float = 0.2, max_pending: int = MAX_PENDING) -> None:
+        self.store = store
+        self.interval = interval
+        self.max_pending = max_pending
+        self.lost = 0
+        self._pending: deque[Mapping[str, Any]] = deque()
+        self._guard = threading.Lock()
+        self._writing = threading.Lock()
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
+        self._thread.start()
+
+    def put(self, row: Mapping[str, Any]) -> None:
+        """Take a row; never blocks, never fails. The oldest waiting row is lost where too many wait."""
+        with self._guard:
+            self._pending.append(row)
+            if len(self._pending) > self.max_pending:
+                self._pending.popleft()
+                self.lost += 1
+        self._wake.set()
+
+    def flush(self) -> bool:
+        """Write what is waiting; False where the store could not take it."""
+        with self._writing:
+            while True:
+                with self._guard:
+                    rows = [self._pending.popleft() for _ in range(min(MAX_BATCH, len(self._pending)))]
+                if not rows:
+                    return True
+                if not self._write(rows):
+                    self._put_back(rows)
+                    return False
+
+    def close(self) -> None:
+        """Write what is waiting and end the thread."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(timeout=15)
+        if not self.flush():
+            logger.warning("%d predictions were not kept.", len(self._pending))
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            self._stopped.wait(self.interval)
+            if not self.flush():
+                self._stopped.wait(5 * self.interval)
+                self._wake.set()
+
+    def _write(self, rows: list[Mapping[str, Any]]) -> bool:
+        try:
+            self.store.add(rows)
+        except ImagoError as error:
+            if not self._failing:
+                logger.warning("%s Predictions are answered, and kept in memory meanwhile.", error)
+            self._failing = True
+            return False
+        if self._failing:
+            logger.warning("The prediction store %s can be written again.", self.store.path)
+        self._failing = False
+        return True
+
+    def _put_back(self, rows: list[Mapping[str, Any]]) -> None:
+        with self._guard:
+            self._pending.extendleft(reversed(rows))
+            while len(self._pending) > self.max_pending:
+                self._pending.popleft()
+                self.lost += 1

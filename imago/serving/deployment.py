@@ -1,0 +1,153 @@
+"""What is known of a deployment: which version serves, which served before, and what happened. One JSON file each."""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imago import home
+from imago.config import DeployConfig
+from imago.errors import ConfigError, DeploymentFailed, ImagoError
+
+HISTORY = 200
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+class Record(BaseModel):
+    """A value of the state file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Process(Record):
+    """A supervisor, known by more than its number: numbers are used again, above all after a reboot."""
+
+    pid: int
+    created: float  # seconds since the epoch
+    control: str  # its Unix socket
+    folder: str  # its log and its metrics
+    port: int = 0  # its private door
+
+
+class Version(Record):
+    """A version that is served, or was."""
+
+    tag: str
+    config: DeployConfig
+    since: str  # ISO 8601, UTC
+    process: Process | None = None
+
+    @property
+    def model(self) -> dict[str, str]:
+        name, _, version = self.tag.partition(":")
+        return {"name": name, "version": version}
+
+    @property
+    def endpoint(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.config.host, self.config.host)  # noqa: S104
+        return f"http://{host}:{self.config.port}"
+
+
+class Event(Record):
+    """Something that happened to a deployment."""
+
+    time: str  # ISO 8601, UTC
+    action: str  # deployed, rolled back, started, stopped, failed
+    tag: str
+    detail: str = ""
+
+
+class State(Record):
+    """All that is kept of a deployment. `leftover` processes have to be ended by whoever comes next."""
+
+    current: Version | None = None
+    previous: Version | None = None
+    leftover: tuple[Process, ...] = ()
+    history: tuple[Event, ...] = ()
+
+    def with_event(self, action: str, tag: str, detail: str = "") -> "State":
+        event = Event(time=now(), action=action, tag=tag, detail=detail)
+        return self.model_copy(update={"history": (*self.history, event)[-HISTORY:]})
+
+
+class Status(Record):
+    """What a deployment does at this moment."""
+
+    running: bool
+    endpoint: str | None = None
+    model: dict[str, str] | None = None
+    previous: dict[str, str] | None = None
+    pids: tuple[int, ...] = ()
+    since: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def folder() -> Path:
+    """Return the folder of all deployments; it is made if absent."""
+    path = home.home() / "deployments"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def names() -> list[str]:
+    """Return the names of the deployments that there are, the one that changed last first."""
+    files = sorted(folder().glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return [file.stem for file in files]
+
+
+def checked(name: str) -> str:
+    """Return the name, which becomes a file's name. Raises ConfigError where it cannot."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' cannot name a deployment: use letters, digits, dots, dashes and underscores.")
+    return name
+
+
+def read(name: str) -> State:
+    """Return what is known of a deployment; nothing where there is none."""
+    path = folder() / f"{checked(name)}.json"
+    try:
+        return State.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return State()
+    except ValidationError as error:
+        raise ImagoError(
+            f"The state of the deployment in {path} cannot be read ({error.errors()[0]['msg']}): "
+            "stop what it serves by hand, remove the file, and deploy again."
+        ) from error
+
+
+def write(name: str, state: State) -> None:
+    """Replace the state file in one step, so that no reader ever sees half of it."""
+    path = folder() / f"{checked(name)}.json"
+    fresh = path.with_suffix(f".{os.getpid()}.tmp")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(state.model_dump_json(indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the deployment's lock. Raises DeploymentFailed at once where another process holds it."""
+    path = folder() / f"{checked(name)}.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DeploymentFailed(
+                f"Another command is changing deployment '{name}' right now: wait for it to end, then try again."
+            ) from error
+        yield

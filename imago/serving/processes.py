@@ -1,0 +1,163 @@
+"""Supervisors as processes of this machine: started, spoken to, and ended with all their workers."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from imago.errors import ImagoError
+from imago.serving.deployment import Process, folder
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+LONGEST_SOCKET_PATH = 100  # a kernel takes 104 to 108 bytes
+LOGS_KEPT = 5
+GRACE_SECONDS = 30.0
+
+_children: dict[int, "subprocess.Popen[bytes]"] = {}
+
+
+class Unreachable(ImagoError):
+    """A supervisor that does not answer."""
+
+
+def start(name: str, command: Sequence[str], *, workers: int, environment: Mapping[str, str]) -> Process:
+    """Start a supervisor with its workers, in a session of its own so that it outlives this process."""
+    place = folder() / "runs" / f"{name}-{uuid4().hex[:8]}"
+    (place / "metrics").mkdir(parents=True)
+    _forget_old(name)
+    control = str(place / "control")
+    if len(control.encode()) > LONGEST_SOCKET_PATH:
+        control = str(Path(tempfile.mkdtemp(prefix="imago-")) / "control")
+    arguments = ["--control", control, "--workers", str(workers), "--grace", str(GRACE_SECONDS), "--", *command]
+    with (place / "server.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(SUPERVISOR), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=place,
+            env={**environment, "PROMETHEUS_MULTIPROC_DIR": str(place / "metrics")},
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    created = psutil.Process(child.pid).create_time()
+    return Process(pid=child.pid, created=created, control=control, folder=str(place))
+
+
+def alive(process: Process) -> bool:
+    """Say whether this very process still runs, and not another that was given its number."""
+    if child := _children.get(process.pid):
+        child.poll()
+    try:
+        found = psutil.Process(process.pid)
+        return abs(found.create_time() - process.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def ask(process: Process, timeout: float = 15.0, **request: Any) -> dict[str, Any]:
+    """Send a request to a supervisor and return its answer. Raises Unreachable, or ImagoError with what it said."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(timeout)
+            client.connect(process.control)
+            client.sendall(json.dumps(request).encode() + b"\n")
+            with client.makefile("rb") as lines:
+                answer: dict[str, Any] = json.loads(lines.readline())
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"The server process {process.pid} does not answer: {error}") from error
+    if "error" in answer:
+        raise ImagoError(str(answer["error"]))
+    return answer
+
+
+def end(process: Process, *, grace: float = GRACE_SECONDS) -> list[int]:
+    """End a supervisor and its workers: first asked, then terminated, then killed. Return the numbers that ended."""
+    if not alive(process):
+        _clear(process)
+        return []
+    root = psutil.Process(process.pid)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = [root, *root.children(recursive=True)]
+        root.terminate()
+        _, left = psutil.wait_procs(tree, timeout=grace + 2)
+        for straggler in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                straggler.kill()
+        psutil.wait_procs(left, timeout=5)
+        if child := _children.pop(process.pid, None):
+            child.wait(timeout=5)
+        _clear(process)
+        return [member.pid for member in tree]
+    return []
+
+
+def tree(process: Process) -> tuple[int, ...]:
+    """Return the numbers of a supervisor and of all below it."""
+    if not alive(process):
+        return ()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        return (root.pid, *(child.pid for child in root.children(recursive=True)))
+    return ()
+
+
+def log_tail(process: Process, lines: int = 15) -> list[str]:
+    """Return the last lines of a supervisor's log that say something."""
+    try:
+        with (Path(process.folder) / "server.log").open("rb") as log:
+            log.seek(max(log.seek(0, os.SEEK_END) - 32768, 0))
+            text = log.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-lines:]
+
+
+def free(host: str, port: int) -> bool:
+    """Say whether a server could listen on this port now."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except PermissionError:
+            raise
+        except OSError:
+            return False
+    return True
+
+
+def holder(port: int) -> str:
+    """Say which program listens on a port, as far as this user may know."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
+                return f"process {connection.pid} ({command})"
+    return "another program"
+
+
+def _clear(process: Process) -> None:
+    shutil.rmtree(Path(process.folder) / "metrics", ignore_errors=True)
+    control = Path(process.control)
+    with contextlib.suppress(OSError):
+        control.unlink(missing_ok=True)
+        if control.parent != Path(process.folder):
+            control.parent.rmdir()
+
+
+def _forget_old(name: str) -> None:
+    places = [place for place in (folder() / "runs").glob(f"{name}-????????") if not (place / "control").exists()]
+    for place in sorted(places, key=lambda place: place.stat().st_mtime, reverse=True)[LOGS_KEPT:]:
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,272 @@
+"""Puts one version of a model in the place of another without a request lost, or leaves things as they were.
+
+The new version starts behind a private port, must answer its golden samples there, then takes the public listening
+socket over from the version that serves: both accept from one queue until the old one, drained, has ended. Whatever
+fails before that ends the new version and leaves the old one alone.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import httpx
+
+from imago import home, telemetry
+from imago.config import DeployConfig
+from imago.errors import ConfigError, DeploymentFailed, ImagoError
+from imago.serving import deployment, processes
+from imago.serving.deployment import Event, Process, State, Status, Version
+from imago.serving.package import ModelPackage
+
+PROGRESS_SECONDS = 5.0
+PROBE_HEADER = "X-Imago-Probe"  # a request that is no customer's: the prediction store leaves it out
+
+logger = logging.getLogger("imago.rollout")
+
+
+def worker_command(tag: str) -> list[str]:
+    """Return the command that serves a Bento by its exact tag, for the supervisor to run."""
+    return [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), tag]
+
+
+def package_of(tag: str) -> ModelPackage:
+    """Return the model package inside a Bento. Raises DeploymentFailed where there is no such Bento."""
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        (model,) = bentoml.get(tag).info.all_models
+        return ModelPackage(Path(bentoml.models.get(model.tag).path))
+    except (BentoMLException, ValueError) as error:
+        raise DeploymentFailed(f"{tag} cannot be deployed: {' '.join(str(error).split())}") from error
+
+
+class Deployment:
+    """The versions of one model behind one public port."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_progress: Callable[[str], None] = logger.info,
+        command: Callable[[str], Sequence[str]] = worker_command,
+        package: Callable[[str], ModelPackage] = package_of,
+    ) -> None:
+        self.name = deployment.checked(name)
+        self.say = on_progress
+        self.command = command
+        self.package = package
+
+    def deploy(self, tag: str, config: DeployConfig) -> Status:
+        """Serve a version on the public port. Raises DeploymentFailed, with what served before still serving."""
+        with deployment.locked(self.name):
+            state = self._tidy()
+            current = state.current
+            if current and current.tag == tag and current.config == config and self.status().running:
+                self.say(f"{tag} is already serving on {current.endpoint}")
+                return self.status()
+            return self._replace(state, tag, config, "deployed")
+
+    def start(self) -> Status:
+        """Serve again what was served last, after a stop or a reboot."""
+        with deployment.locked(self.name):
+            state = self._tidy()
+            if state.current is None:
+                raise ConfigError(f"Nothing was ever deployed as '{self.name}': train and promote a model first.")
+            if self.status().running:
+                return self.status()
+            return self._replace(state, state.current.tag, state.current.config, "started")
+
+    def stop(self) -> Status:
+        """End the whole process tree; what is under way is answered first."""
+        with deployment.locked(self.name):
+            state = self._tidy()
+            current = state.current
+            if current is None or current.process is None:
+                return self.status()
+            self.say(f"stopping {current.tag}")
+            processes.end(current.process)
+            stopped = current.model_copy(update={"process": None, "since": deployment.now()})
+            deployment.write(
+                self.name, state.model_copy(update={"current": stopped}).with_event("stopped", current.tag)
+            )
+            if not processes.free(current.config.host, current.config.port):
+                raise ImagoError(
+                    f"{current.tag} was stopped, but port {current.config.port} is still held by "
+                    f"{processes.holder(current.config.port)}."
+                )
+            return self.status()
+
+    def rollback(self) -> Status:
+        """Serve the version before, as it was configured."""
+        with deployment.locked(self.name):
+            state = self._tidy()
+            if state.previous is None:
+                raise ConfigError(f"Deployment '{self.name}' has no version before this one to go back to.")
+            return self._replace(state, state.previous.tag, state.previous.config, "rolled back")
+
+    def status(self) -> Status:
+        """Return what serves right now. Its endpoint is asked, for at most two seconds."""
+        state = deployment.read(self.name)
+        previous = state.previous.model if state.previous else None
+        if state.current is None:
+            return Status(running=False)
+        process = state.current.process
+        running = process is not None and processes.alive(process) and _answers(f"{state.current.endpoint}/readyz")
+        return Status(
+            running=running,
+            endpoint=state.current.endpoint if running else None,
+            model=state.current.model,
+            previous=previous,
+            pids=processes.tree(process) if process else (),
+            since=state.current.since,
+        )
+
+    def history(self) -> tuple[Event, ...]:
+        """Return what happened, the oldest first."""
+        return deployment.read(self.name).history
+
+    def _tidy(self) -> State:
+        """End what an interrupted deployment left behind."""
+        state = deployment.read(self.name)
+        if not state.leftover:
+            return state
+        for process in state.leftover:
+            processes.end(process)
+        state = state.model_copy(update={"leftover": ()})
+        deployment.write(self.name, state)
+        return state
+
+    def _replace(self, state: State, tag: str, config: DeployConfig, action: str) -> Status:
+        deadline = time.monotonic() + config.timeout_seconds
+        old = state.current if state.current and state.current.process and _serves(state.current) else None
+        golden = self.package(tag)
+        lender = self._check_port(state, config, old)
+        self.say(f"starting {tag}; {old.tag if old else 'nothing'} serves meanwhile")
+        environment = _environment(tag, config)
+        process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
+        try:
+            deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
+            process = self._wait_until_ready(process, tag, deadline)
+            self._check_golden(process, tag, golden, deadline)
+            processes.ask(process, do="publish", host=config.host, port=config.port, **{"from": lender})
+            new = Version(tag=tag, config=config, since=deployment.now(), process=process)
+            ended = (old.process,) if old and old.process else ()
+            committed = state.model_copy(
+                update={"current": new, "leftover": ended, "previous": _previous(state, tag)}
+            ).with_event(action, tag, f"in place of {old.tag}" if old else "")
+            deployment.write(self.name, committed)
+        except BaseException as error:
+            self._undo(state, process, tag, error)
+            if isinstance(error, ImagoError | httpx.HTTPError | OSError):
+                still = f"{old.tag} still serves" if old else "nothing is served"
+                raise DeploymentFailed(f"{tag} was not deployed, {still}: {error}") from error
+            raise
+        if old and old.process:
+            self.say(f"{tag} serves; draining {old.tag}")
+            processes.end(old.process)
+        deployment.write(self.name, committed.model_copy(update={"leftover": ()}))
+        self.say(f"{tag} serves on {new.endpoint}")
+        return self.status()
+
+    def _check_port(self, state: State, config: DeployConfig, old: Version | None) -> str | None:
+        """Return the control socket of the version that will hand its port over, or None where the port is free."""
+        if old and old.process and (old.config.host, old.config.port) == (config.host, config.port):
+            return old.process.control
+        if state.current and state.current.process and not old:
+            processes.end(state.current.process)
+        try:
+            free = processes.free(config.host, config.port)
+        except OSError as error:
+            raise DeploymentFailed(f"{config.host}:{config.port} cannot be listened on: {error.strerror}.") from error
+        if not free:
+            raise DeploymentFailed(
+                f"Port {config.port} is used by {processes.holder(config.port)}: stop it, or choose another deploy.port."
+            )
+        return None
+
+    def _wait_until_ready(self, process: Process, tag: str, deadline: float) -> Process:
+        begun = told = time.monotonic()
+        while True:
+            if not processes.alive(process):
+                raise ImagoError("its server process ended while starting")
+            try:
+                answer = processes.ask(process, timeout=5, do="status")
+                process = process.model_copy(update={"port": answer["port"]})
+                if answer["ready"] and _answers(f"http://127.0.0.1:{process.port}/readyz"):
+                    return process
+            except processes.Unreachable:
+                pass  # it has only just been started
+            moment = time.monotonic()
+            if moment > deadline:
+                raise ImagoError(f"it was not ready within {moment - begun:.0f} s (deploy.timeout_seconds)")
+            if moment - told >= PROGRESS_SECONDS:
+                told = moment
+                self.say(f"waiting for {tag}: {moment - begun:.0f} s of at most {deadline - begun:.0f} s")
+            time.sleep(0.1)
+
+    def _check_golden(self, process: Process, tag: str, package: ModelPackage, deadline: float) -> None:
+        name, _, version = tag.partition(":")
+        with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers={PROBE_HEADER: "golden"}) as client:
+            for sample in package.golden:
+                picture = (package.path / "golden" / sample.file).read_bytes()
+                left = max(deadline - time.monotonic(), 1.0)
+                response = client.post("/predict", files={"image": (sample.file, picture)}, timeout=left)
+                if response.status_code != 200:
+                    raise ImagoError(f"golden sample {sample.file} was answered with {response.status_code}")
+                body = response.json()
+                if body["model"] != {"name": name, "version": version}:
+                    raise ImagoError(f"it says it is {body['model']}, not {tag}")
+                label = body["predictions"][0]["label"]
+                if label != sample.label:
+                    raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
+        self.say(f"{tag} answered its {len(package.golden)} golden samples")
+
+    def _undo(self, state: State, process: Process, tag: str, error: BaseException) -> None:
+        for line in processes.log_tail(process):
+            self.say(f"| {line}")
+        processes.end(process, grace=1)
+        detail = " ".join(f"{error or type(error).__name__}".split())
+        deployment.write(self.name, state.with_event("failed", tag, detail))
+
+
+def _previous(state: State, tag: str) -> Version | None:
+    """Return what a rollback goes to: the last version with another tag."""
+    if state.current is None or state.current.tag == tag:
+        return state.previous
+    return state.current.model_copy(update={"process": None})
+
+
+def _serves(version: Version) -> bool:
+    if version.process is None or not processes.alive(version.process):
+        return False
+    try:
+        return bool(processes.ask(version.process, timeout=5, do="status")["published"])
+    except processes.Unreachable:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, headers={PROBE_HEADER: "ready"}).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
+    """Return what the service reads at its start."""
+    telemetry.switch_off()
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return {
+        "BENTOML_HOME": str(home.home() / "bentoml"),
+        **kept,
+        "IMAGO_HOME": str(home.home()),
+        "IMAGO_PREDICTIONS": str(home.home() / "predictions.sqlite"),
+        "IMAGO_MODEL_VERSION": tag.partition(":")[2],
+        "IMAGO_TOP_K": str(config.top_k),
+        "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
+        "IMAGO_MAX_PIXELS": str(config.max_pixels),
+    }

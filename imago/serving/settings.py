@@ -1,0 +1,70 @@
+"""How one endpoint is set up: read once from the environment, by the names that `service` lists."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imago.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """The options of an endpoint, and the bounds that it works within."""
+
+    version: str | None = None
+    predictions: Path | None = None  # SQLite file; None: nothing is kept
+    top_k: int = 5
+    max_upload_bytes: int = 10_000_000  # a picture
+    max_pixels: int = 50_000_000  # a picture
+    max_pictures: int = 64  # a batch
+    api_key: str | None = None
+    rate_limit: float = 0.0  # requests a second and client; 0: no limit
+    max_waiting: int = 64  # requests under way in one worker
+    upload_seconds: float = 30.0
+    queue_seconds: float = 15.0
+
+    @property
+    def max_body_bytes(self) -> int:
+        """What a single picture's request may weigh: the picture, and the form around it."""
+        return self.max_upload_bytes + 65_536
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """What a batch may weigh in all."""
+        return 4 * self.max_upload_bytes + 65_536
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":
+        """Read `IMAGO_*` variables; one that is empty counts as absent. Raises ConfigError."""
+        predictions = environment.get("IMAGO_PREDICTIONS")
+        return cls(
+            version=environment.get("IMAGO_MODEL_VERSION") or None,
+            predictions=Path(predictions) if predictions else None,
+            top_k=_whole(environment, "IMAGO_TOP_K", cls.top_k),
+            max_upload_bytes=_whole(environment, "IMAGO_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
+            max_pixels=_whole(environment, "IMAGO_MAX_PIXELS", cls.max_pixels),
+            api_key=environment.get("IMAGO_API_KEY") or None,
+            rate_limit=_number(environment, "IMAGO_RATE_LIMIT", cls.rate_limit),
+        )
+
+
+def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name)
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"The environment variable {name} is '{text}'; it must be a whole number from 1 on.")
+    return int(text)
+
+
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"The environment variable {name} is '{text}'; it must be a number from 0 on.")
+    return value

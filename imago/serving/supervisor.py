@@ -1,0 +1,215 @@
+"""Keeps the workers of one version alive and owns its two doors: a private port, and the public one once published.
+
+Run as a file, with the standard library alone, so that it starts at once and never shadows the code inside a Bento.
+Over a Unix socket it takes one JSON line a connection: `status`, `publish`, `lend` (hands over the public listening
+socket, so that two versions accept from one queue while they change places and no connection is lost), `retire`.
+
+A worker command is started with `--fd N` (the private listening socket) and `--control M` (a Unix socket). It writes
+`R` when it answers; it is sent `P` with the public listening socket, writes `A` once it accepts there, and drains and
+exits on `D` or when the control socket closes.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+MAX_EARLY_DEATHS = 3
+PUBLISH_SECONDS = 10.0
+
+
+@dataclass
+class Worker:
+    process: "subprocess.Popen[bytes]"
+    control: socket.socket
+    ready: bool = False
+    accepts: bool = False
+
+    def read(self, timeout: float) -> None:
+        """Take in what the worker has said; a worker that is gone is noticed by its process."""
+        self.control.settimeout(timeout)
+        try:
+            said = self.control.recv(16)
+        except OSError:
+            return
+        self.ready |= b"R" in said
+        self.accepts |= b"A" in said
+
+
+class Supervisor:
+    def __init__(self, command: list[str], count: int, control: str, grace: float) -> None:
+        self.command, self.count, self.path, self.grace = command, count, control, grace
+        self.private = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.public: socket.socket | None = None
+        self.workers: list[Worker] = []
+        self.deaths = 0
+        self.was_ready = False
+        self.stopping = False
+        self.respawn_at = 0.0
+        self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.door.bind(control)
+        self.door.listen(8)
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        selector = selectors.DefaultSelector()
+        selector.register(self.door, selectors.EVENT_READ)
+        while not self.stopping:
+            self._tend()
+            if not self.was_ready and self.deaths >= MAX_EARLY_DEATHS:
+                say(f"giving up: the worker ended {self.deaths} times before it answered")
+                self._end()
+                return 1
+            for _ in selector.select(timeout=0.1):
+                self._answer()
+        self._end()
+        return 0
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _tend(self) -> None:
+        for worker in list(self.workers):
+            worker.read(0.001)
+            self.was_ready |= worker.ready
+            code = worker.process.poll()
+            if code is not None:
+                say(f"worker {worker.process.pid} ended with {code}")
+                self.workers.remove(worker)
+                worker.control.close()
+                self.deaths = 0 if worker.ready and self.was_ready else self.deaths + 1
+                self.respawn_at = time.monotonic() + min(0.2 * 2**self.deaths, 30.0)
+        if len(self.workers) < self.count and time.monotonic() >= self.respawn_at:
+            self._spawn()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [*self.command, "--fd", str(self.private.fileno()), "--control", str(theirs.fileno())]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(self.private.fileno(), theirs.fileno()))
+        theirs.close()
+        worker = Worker(process, ours)
+        self.workers.append(worker)
+        if self.public is not None:
+            self._hand(worker)
+
+    def _hand(self, worker: Worker) -> None:
+        assert self.public is not None
+        with contextlib.suppress(OSError):  # a worker that has just died is respawned, and handed the socket then
+            socket.send_fds(worker.control, [b"P"], [self.public.fileno()])
+
+    def _answer(self) -> None:
+        client, _ = self.door.accept()
+        with client, contextlib.suppress(OSError, ValueError):  # a caller that went away or said nonsense
+            client.settimeout(5)
+            with client.makefile("rb") as lines:
+                request = json.loads(lines.readline(65536))
+            try:
+                answer = self._do(request)
+            except OSError as error:
+                answer = {"error": str(error)}
+            fds = [self.public.fileno()] if request.get("do") == "lend" and self.public is not None else []
+            socket.send_fds(client, [json.dumps(answer).encode() + b"\n"], fds)
+
+    def _do(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("do"):
+            case "publish":
+                return self._publish(request["host"], int(request["port"]), request.get("from"))
+            case "lend":
+                return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
+            case "retire":
+                self.stopping = True
+        return {
+            "pid": os.getpid(),
+            "port": self.private.getsockname()[1],
+            "workers": [worker.process.pid for worker in self.workers],
+            "ready": sum(worker.ready for worker in self.workers),
+            "published": self.public is not None,
+        }
+
+    def _publish(self, host: str, port: int, lender: str | None) -> dict[str, Any]:
+        self.public = borrow(lender) if lender else listen(host, port)
+        for worker in self.workers:
+            self._hand(worker)
+        deadline = time.monotonic() + PUBLISH_SECONDS
+        while not any(worker.accepts for worker in self.workers):
+            for worker in self.workers:
+                worker.read(0.05)
+            if time.monotonic() > deadline or not self.workers:
+                self.public.close()
+                self.public = None
+                return {"error": f"no worker accepted on the public port within {PUBLISH_SECONDS:.0f} s"}
+        return {"ok": True}
+
+    def _end(self) -> None:
+        self.door.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # noqa: PTH108
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.control.settimeout(1)
+                worker.control.send(b"D")
+        self.private.close()
+        if self.public is not None:
+            self.public.close()
+        deadline = time.monotonic() + self.grace
+        for worker in self.workers:
+            try:
+                worker.process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                say(f"worker {worker.process.pid} did not end within {self.grace:.0f} s: killed")
+                worker.process.kill()
+                worker.process.wait()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on the public port; a port in use raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    public = socket.socket(family, kind, protocol)
+    try:
+        public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        public.bind(address)
+        public.listen(1024)
+    except OSError:
+        public.close()
+        raise
+    return public
+
+
+def borrow(control: str) -> socket.socket:
+    """Return the public listening socket of another supervisor: the same socket, not another on the same port."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        client.connect(control)
+        client.sendall(b'{"do": "lend"}\n')
+        answer, fds, _, _ = socket.recv_fds(client, 65536, 1)
+    if not fds:
+        raise OSError(f"the version that is serving did not hand over its port: {answer.decode(errors='replace')}")
+    return socket.socket(fileno=fds[0])
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"[supervisor] {line}\n")
+    sys.stderr.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Keep the workers of one version alive.")
+    parser.add_argument("--control", required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--grace", type=float, default=30.0, help="seconds that requests under way may take")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    return Supervisor(arguments.command, arguments.workers, arguments.control, arguments.grace).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Which version of a model stands for production: ZenML's stage and MLflow's alias, moved together."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from mlflow.exceptions import MlflowException
+from zenml.client import Client
+from zenml.enums import ModelStages
+from zenml.models import ModelVersionResponse, StepRunUpdate
+
+from imago.errors import ConfigError, ImagoError
+from imago.evaluation.evaluate import EvaluationReport
+from imago.serving.package import ModelPackage
+
+ALIAS = "champion"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a model in ZenML's model control plane."""
+
+    response: ModelVersionResponse
+
+    @property
+    def name(self) -> str:
+        return self.response.model.name
+
+    @property
+    def number(self) -> str:
+        return str(self.response.number)
+
+    @property
+    def package_id(self) -> UUID:
+        """The artifact version of its package; two runs of the same cached training share it."""
+        return self._artifact("model").id
+
+    def package(self) -> ModelPackage:
+        return self._artifact("model").load()
+
+    def report(self) -> EvaluationReport:
+        return self._artifact("evaluation").load()
+
+    def bento(self) -> str:
+        return self._artifact("bento").load()
+
+    def _artifact(self, name: str):
+        artifact = self.response.get_artifact(name)
+        if artifact is None:
+            raise ImagoError(f"Version {self.number} of model '{self.name}' has no artifact '{name}': train it again.")
+        return artifact
+
+
+def production_version(name: str) -> Version | None:
+    """Return the version of the model in production, or None where there is none."""
+    try:
+        return Version(Client().get_model_version(name, ModelStages.PRODUCTION))
+    except KeyError:
+        return None
+
+
+def version_of(name: str, number: str) -> Version:
+    """Return a version by its number. Raises ConfigError where there is none."""
+    try:
+        return Version(Client().get_model_version(name, number))
+    except KeyError as error:
+        raise ConfigError(f"Model '{name}' has no version {number}: `run.py deployment history` lists them.") from error
+
+
+def promote(name: str, number: str, package: ModelPackage, *, reason: str) -> None:
+    """Move ZenML's production stage and MLflow's `champion` alias to a version, both or neither.
+
+    Cached decisions of the gate expire: they compared with what is no longer in production.
+    """
+    before = production_version(name)
+    registered = _register(name, number, package, reason)
+    version = version_of(name, number)
+    version.response.set_stage(ModelStages.PRODUCTION, force=True)
+    try:
+        if registered is not None:
+            Client().active_stack.model_registry.mlflow_client.set_registered_model_alias(name, ALIAS, registered)
+    except MlflowException as error:
+        if before is not None:
+            before.response.set_stage(ModelStages.PRODUCTION, force=True)
+        else:
+            version.response.set_stage(ModelStages.STAGING, force=True)
+        raise ImagoError(f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}") from error
+    expire_decisions()
+
+
+def expire_decisions() -> None:
+    """Let no cached decision of the gate be used again."""
+    client = Client()
+    for run in client.list_run_steps(name="promote_model", cache_expired=False, size=500).items:
+        client.zen_store.update_run_step(run.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))
+
+
+def _register(name: str, number: str, package: ModelPackage, reason: str) -> str | None:
+    registry = Client().active_stack.model_registry
+    if registry is None:
+        return None
+    registered = registry.register_model_version(name=name, model_source_uri=str(package.path), description=reason)
+    registry.mlflow_client.set_model_version_tag(name, registered.version, "zenml_version", number)
+    return str(registered.version)

@@ -1,0 +1,22 @@
+"""Serve the promoted model."""
+
+from typing import Annotated
+
+from zenml import step
+
+from imago.config import DeployConfig
+from stack.deploy import deploy
+from steps.code import cached_by
+
+
+@step(cache_policy=cached_by("imago.serving.rollout"))
+def deploy_model(bento: str, deploy_config: DeployConfig) -> Annotated[dict[str, str], "deployment"]:
+    """Serve the Bento through the stack's model deployer, once it has answered its golden samples.
+
+    Gives the endpoint and the tag; nothing where no Bento was built. Raises DeploymentFailed, with the version
+    before still serving.
+    """
+    if not bento:
+        return {}
+    status = deploy(bento, deploy_config)
+    return {"endpoint": status.endpoint, "bento": bento}

@@ -1,0 +1,30 @@
+"""Say how good the model is."""
+
+from typing import Annotated
+
+import mlflow
+from zenml import log_metadata, step
+
+from imago.config import EvaluationConfig
+from imago.data.dataset import ImageDataset
+from imago.data.validation import ValidationResult
+from imago.evaluation.evaluate import EvaluationReport, evaluate
+from imago.serving.package import ModelPackage
+from materializers.evaluation_report import EvaluationReportMaterializer
+from steps.code import cached_by
+
+
+@step(
+    experiment_tracker=True,
+    output_materializers=EvaluationReportMaterializer,
+    cache_policy=cached_by("imago.evaluation.evaluate"),
+)
+def evaluate_model(
+    dataset: ImageDataset, validation: ValidationResult, model: ModelPackage, evaluation: EvaluationConfig, seed: int
+) -> Annotated[EvaluationReport, "evaluation"]:
+    """Run the exported graph over the accepted test pictures."""
+    report = evaluate(model, dataset.without(validation.quarantined), evaluation, seed)
+    figures = report.summary()
+    mlflow.log_metrics(figures)
+    log_metadata(figures)
+    return report

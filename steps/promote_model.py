@@ -1,0 +1,43 @@
+"""Let the challenger stand for production, or not."""
+
+from typing import Annotated
+
+from zenml import get_step_context, log_metadata, step
+
+from imago.config import EvaluationConfig, GateConfig
+from imago.data.dataset import ImageDataset
+from imago.data.validation import ValidationResult
+from imago.evaluation.evaluate import EvaluationReport, evaluate
+from imago.evaluation.gate import GateDecision, decide
+from imago.serving.package import ModelPackage
+from stack.production import production_version, promote
+from steps.code import cached_by
+
+
+@step(cache_policy=cached_by("imago.evaluation.gate"))
+def promote_model(
+    dataset: ImageDataset,
+    validation: ValidationResult,
+    model: ModelPackage,
+    report: EvaluationReport,
+    gate: GateConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+) -> Annotated[GateDecision, "decision"]:
+    """Compare with the model in production on the same test pictures, then move the stage and the registry's alias.
+
+    The cached decision is expired by every change of production, so that it never outlives what it compared with.
+    """
+    challenger = get_step_context().model
+    champion = production_version(challenger.name)
+    champion_report = None
+    if champion is not None:
+        champion_report = champion.report()
+        if champion_report.test_fingerprint != report.test_fingerprint and champion_report.classes == report.classes:
+            accepted = dataset.without(validation.quarantined)
+            champion_report = evaluate(champion.package(), accepted, evaluation, seed)
+    decision = decide(report, champion_report, gate)
+    log_metadata({"promoted": decision.promoted, "reason": decision.reason}, infer_model=True)
+    if decision.promoted:
+        promote(challenger.name, str(challenger.version), model, reason=decision.reason)
+    return decision

@@ -1,0 +1,55 @@
+"""Fit the classifier."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import mlflow
+from zenml import log_metadata, step
+
+from imago import home
+from imago.config import ModelConfig, TrainingConfig
+from imago.data.dataset import ImageDataset
+from imago.data.validation import ValidationResult
+from imago.serving.package import ModelPackage
+from materializers.model_package import ModelPackageMaterializer
+from steps.code import cached_by
+
+
+@step(
+    experiment_tracker=True,
+    output_materializers=ModelPackageMaterializer,
+    cache_policy=cached_by("imago.training.trainer", "imago.serving.export"),
+)
+def train_model(
+    dataset: ImageDataset,
+    validation: ValidationResult,
+    model: ModelConfig,
+    training: TrainingConfig,
+    image_size: int,
+    seed: int,
+    weights_state: str,
+) -> Annotated[ModelPackage, "model"]:
+    """Train on the accepted pictures and export the result; every epoch's metrics go to MLflow."""
+    from imago.serving.export import export_package
+    from imago.training.trainer import EpochResult, train
+
+    def log_epoch(result: EpochResult) -> None:
+        mlflow.log_metrics(
+            {"train_loss": result.train_loss, "val_loss": result.val_loss, "val_accuracy": result.val_accuracy},
+            step=result.epoch,
+        )
+
+    accepted = dataset.without(validation.quarantined)
+    parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
+    mlflow.log_params(parameters | {"image_size": image_size, "seed": seed, "data": accepted.fingerprint})
+    folder = Path(tempfile.mkdtemp(prefix="package-", dir=home.home()))
+    trained = train(
+        accepted, model, training, image_size=image_size, seed=seed, on_epoch=log_epoch, workdir=folder / "work"
+    )
+    package = export_package(
+        trained, accepted, folder / "model", name=model.name, weights=f"{model.weights} ({weights_state})", seed=seed
+    )
+    run = mlflow.active_run()
+    log_metadata({"mlflow_run_id": run.info.run_id if run else "", "classes": list(package.spec.classes)})
+    return package

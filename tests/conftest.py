@@ -1,0 +1,18 @@
+"""What every test shares: no telemetry, torchvision importable, and workspaces that leave nothing behind."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import imago.torchvision_compat  # noqa: F401  (before anything that imports torchvision)
+from tests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A copy of the project with stores, ports and processes of its own, ended with the module."""
+    place = Workspace(tmp_path_factory.mktemp("workspace"))
+    try:
+        yield place
+    finally:
+        place.close()

@@ -1,0 +1,172 @@
+"""The whole loop as a user turns it: train, serve, ask, cache, edit, predict, monitor, stop."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from imago.config import SyntheticConfig
+from imago.data.synthetic import synthetic_dataset, write_folder
+from tests.workspace import Outcome, Workspace
+
+pytestmark = pytest.mark.slow
+
+SPECIES = 8
+
+
+@pytest.fixture(scope="module")
+def settings(workspace: Workspace) -> tuple[str, ...]:
+    """A training run of the demo, made smaller."""
+    return (
+        *("--config", "demo", "--json"),
+        *("--set", f"deploy.port={workspace.port}"),
+        *("--set", "training.epochs=3"),
+        *("--set", "data.synthetic.per_class_train=24"),
+        *("--set", "gate.min_accuracy=0.2"),
+        *("--set", "gate.max_calibration_error=1.0"),
+        *("--set", "evaluation.robustness=false"),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(workspace: Workspace, settings: tuple[str, ...]) -> Iterator[Outcome]:
+    """The first training run, whose endpoint is stopped at the end."""
+    yield workspace.run("--pipeline", "training", *settings)
+    workspace.run("deployment", "stop")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve test pictures, a text called .jpg and a truncated JPEG, without labels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    dataset = synthetic_dataset(SyntheticConfig(), 112, seed=7).split("test")
+    for index in range(12):
+        (folder / f"{index:02}.jpg").write_bytes(dataset.image(index * 9))
+    (folder / "text.jpg").write_text("no picture", encoding="utf-8")
+    (folder / "truncated.jpg").write_bytes(dataset.image(0)[:400])
+    return folder
+
+
+def test_training_promotes_serves_and_prints_one_json_object(trained: Outcome, workspace: Workspace) -> None:
+    assert trained.code == 0, trained.stderr
+    outcome = trained.json
+    assert outcome["pipeline"] == "training"
+    assert outcome["status"] == "completed"
+    assert outcome["model"]["version"] == "1"
+    assert outcome["model"]["stage"] == "production"
+    assert outcome["promoted"] is True
+    assert outcome["metrics"]["test_accuracy"] > 0.2
+    assert outcome["endpoint"] == f"http://127.0.0.1:{workspace.port}"
+    for report in outcome["reports"].values():
+        assert "<html" in Path(report).read_text(encoding="utf-8")
+
+
+def test_the_endpoint_answers_and_names_its_version(trained: Outcome, pictures: Path) -> None:
+    endpoint = trained.json["endpoint"]
+    with (pictures / "00.jpg").open("rb") as picture:
+        answer = httpx.post(f"{endpoint}/predict", files={"image": picture})
+    assert answer.status_code == 200
+    assert answer.json()["model"]["version"] == "1"
+    assert sum(entry["probability"] for entry in answer.json()["predictions"]) == pytest.approx(1, abs=0.5)
+    assert httpx.get(f"{endpoint}/ui").status_code == 200
+    with (pictures / "text.jpg").open("rb") as text:
+        refused = httpx.post(f"{endpoint}/predict", files={"image": text})
+    assert refused.status_code in {415, 422}
+    assert refused.json()["error"]["message"]
+
+
+def test_editing_nothing_runs_no_step_again(trained: Outcome, workspace: Workspace, settings: tuple[str, ...]) -> None:
+    assert trained.code == 0
+    again = workspace.run("--pipeline", "training", *settings)
+    assert again.code == 0, again.stderr
+    assert again.json["cached"] is True
+    assert again.json["model"] == trained.json["model"]
+    assert again.json["endpoint"] == trained.json["endpoint"]
+
+
+def test_inference_predicts_every_file_and_the_same_as_the_endpoint(
+    trained: Outcome, workspace: Workspace, pictures: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    done = workspace.run(
+        "--pipeline", "inference", "--config", "inference", "--json", "--data", str(pictures),
+        "--set", f"model.name={trained.json['model']['name']}",
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    assert (done.json["count"], done.json["failed"]) == (14, 2)
+    rows = {row["path"]: row for row in pq.read_table(done.json["predictions"]).to_pylist()}
+    assert rows["text.jpg"]["reason"]
+    assert rows["text.jpg"]["label"] is None
+    for name in ("00.jpg", "05.jpg", "11.jpg"):
+        answer = httpx.post(
+            f"{trained.json['endpoint']}/predict", files={"image": (pictures / name).read_bytes()}
+        ).json()["predictions"][0]
+        assert answer["label"] == rows[name]["label"]
+        assert answer["probability"] == pytest.approx(rows[name]["probability"], abs=1e-4)
+
+
+def test_monitoring_has_a_verdict(trained: Outcome, workspace: Workspace, pictures: Path) -> None:
+    endpoint = trained.json["endpoint"]
+    name = f"model.name={trained.json['model']['name']}"
+    few = workspace.run(
+        "--pipeline", "monitoring", "--json", "--set", name, "--set", "monitoring.min_predictions=1000"
+    )
+    assert few.code == 0, few.stderr
+    assert few.json["verdict"] == "not_enough_data"
+    dark = np.zeros((112, 112, 3), dtype=np.uint8)
+    from PIL import Image
+
+    for index in range(60):
+        dark[:] = index
+        Image.fromarray(dark).save(pictures / "dark.png")
+        httpx.post(f"{endpoint}/predict", files={"image": (pictures / "dark.png").read_bytes()}).raise_for_status()
+    (pictures / "dark.png").unlink()
+    done = workspace.run("--pipeline", "monitoring", "--json", "--set", name, "--set", "monitoring.min_predictions=20")
+    assert done.code == 0, done.stderr
+    assert done.json["verdict"] == "drifted"
+    assert done.json["window"]["count"] >= 60
+
+
+def test_editing_a_function_a_step_calls_runs_that_step_again(
+    trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
+) -> None:
+    assert trained.code == 0
+    with (workspace.code / "imago" / "evaluation" / "metrics.py").open("a", encoding="utf-8") as file:
+        file.write("\n# edited\n")
+    again = workspace.run("--pipeline", "training", *settings)
+    assert again.code == 0, again.stderr
+    assert "evaluate_model: done" in again.stderr
+    assert "train_model: cached" in again.stderr
+
+
+def test_stop_start_and_status_tell_the_truth(trained: Outcome, workspace: Workspace) -> None:
+    assert trained.code == 0
+    assert workspace.run("deployment", "status", "--json").json["running"] is True
+    stopped = workspace.run("deployment", "stop", "--json")
+    assert stopped.code == 0, stopped.stderr
+    status = workspace.run("deployment", "status", "--json").json
+    assert status["running"] is False
+    assert workspace.processes() == []
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(trained.json["endpoint"] + "/livez")
+    started = workspace.run("deployment", "start", "--json")
+    assert started.code == 0, started.stderr
+    assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200
+
+
+def test_a_refused_data_set_exits_3_with_one_line(workspace: Workspace, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    dataset = synthetic_dataset(SyntheticConfig(species=2), 64, seed=1)
+    write_folder(dataset, one)
+    lonely = one / "train" / "lonely"
+    lonely.mkdir()
+    (lonely / "1.jpg").write_bytes(dataset.image(0)[::1] + b"\0")
+    done = workspace.run("--pipeline", "training", "--config", "demo", "--data", str(one), "--json")
+    assert done.code == 3, done.stderr
+    assert "lonely" in done.stderr
+    assert json.loads(done.stdout)["status"] == "failed"
+    assert "Traceback" not in done.stderr

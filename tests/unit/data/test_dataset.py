@@ -1,0 +1,50 @@
+"""The dataset: kept whole on disk, with a fingerprint of its content only."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from imago.data.dataset import ImageDataset
+
+
+def _dataset(ids: list[str] | None = None) -> ImageDataset:
+    ids = ids or ["b.jpg", "a.jpg", "c.jpg"]
+    return ImageDataset.from_rows(
+        ids, [name.encode() for name in ("1", "2", "3")], ["x", "y", "x"], ["train", "train", "test"], origin="a test"
+    )
+
+
+def test_rows_are_ordered_by_split_and_id() -> None:
+    assert _dataset().ids == ["c.jpg", "a.jpg", "b.jpg"]
+
+
+def test_written_and_read_is_the_same(tmp_path: Path) -> None:
+    _dataset().write(tmp_path / "images.arrow")
+    again = ImageDataset.read(tmp_path / "images.arrow")
+    assert again.table.equals(_dataset().table)
+    assert again.origin == "a test"
+
+
+def test_the_fingerprint_follows_content_and_not_paths() -> None:
+    assert _dataset(["q.jpg", "z.jpg", "a.jpg"]).fingerprint == _dataset().fingerprint
+    assert _dataset().without({"a.jpg"}).fingerprint != _dataset().fingerprint
+
+
+def test_counts_by_class_and_split() -> None:
+    assert _dataset().counts() == {
+        "x": {"train": 1, "val": 0, "test": 1},
+        "y": {"train": 1, "val": 0, "test": 0},
+    }
+
+
+def test_without_takes_out_only_what_is_named() -> None:
+    assert _dataset().without({"a.jpg", "nowhere"}).ids == ["c.jpg", "b.jpg"]
+
+
+def test_a_file_cut_off_is_not_read_as_whole(tmp_path: Path) -> None:
+    path = tmp_path / "images.arrow"
+    _dataset().write(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(pa.ArrowInvalid):
+        ImageDataset.read(path)

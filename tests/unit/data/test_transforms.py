@@ -1,0 +1,100 @@
+"""Reading pictures: every mode becomes RGB in one way, and limits hold before anything is decoded."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from imago.data.transforms import Preprocessing, UnreadablePicture, decode, preprocess, resize_to_square
+
+
+def _encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _noise(side: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def _claiming(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b"\0" * 100), b"IEND"]
+    packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "I;16", "CMYK"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = Image.new("RGB", (9, 7), (200, 200, 200))
+    image = Image.fromarray(np.full((7, 9), 200 * 257, np.uint16)) if mode == "I;16" else image.convert(mode)
+    picture = decode(_encoded(image, "JPEG" if mode == "CMYK" else "PNG"))
+    assert picture.shape == (7, 9, 3)
+    assert picture.dtype == np.uint8
+    if mode != "1":
+        assert abs(int(picture.mean()) - 200) <= 3
+
+
+def test_transparency_is_laid_over_white() -> None:
+    assert decode(_encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).min() == 255
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = Image.new("RGB", (8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(_encoded(image, "JPEG", exif=exif)).shape == (8, 4, 3)
+
+
+def test_the_first_frame_of_an_animation_is_read() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    assert decode(_encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
+    with pytest.raises(UnreadablePicture) as refused:
+        decode(_claiming(60_000, 60_000))
+    assert refused.value.code == "too_many_pixels"
+
+
+def test_a_truncated_jpeg_and_a_text_are_refused_each_with_its_code() -> None:
+    whole = _encoded(_noise(64), "JPEG")
+    with pytest.raises(UnreadablePicture) as truncated:
+        decode(whole[: len(whole) // 2])
+    with pytest.raises(UnreadablePicture) as text:
+        decode(b"not a picture")
+    assert (truncated.value.code, text.value.code) == ("undecodable", "not_a_picture")
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damage_gives_a_picture_or_a_reason_and_nothing_else(data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]))
+    content = bytearray(_encoded(_noise(24), form))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    try:
+        picture = decode(bytes(content[:cut]), max_pixels=100_000)
+    except UnreadablePicture as reason:
+        assert str(reason)
+    else:
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+
+
+def test_preprocessing_centres_scales_and_normalises() -> None:
+    picture = np.zeros((10, 30, 3), np.uint8)
+    picture[:, 10:20] = 255
+    square = resize_to_square(picture, 10)
+    assert square.min() == 255
+    tensor = preprocess(picture, Preprocessing(image_size=10, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    assert tensor.shape == (3, 10, 10)
+    assert tensor.dtype == np.float32
+    np.testing.assert_allclose(tensor, 1.0, atol=1e-6)

@@ -1,0 +1,76 @@
+"""Configuration: what is known is taken, what is unknown is refused with the nearest name."""
+
+from pathlib import Path
+
+import pytest
+
+from imago.config import Config, dotted, find_config, known_keys, load_config
+from imago.errors import ConfigError
+
+
+def test_overrides_are_read_as_yaml_and_reach_their_key(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("training: {epochs: 2}\n", encoding="utf-8")
+    config = load_config(str(file), ["training.batch_size=8", "data.classes=[a, b]", "model.weights=none"])
+    assert (config.training.epochs, config.training.batch_size) == (2, 8)
+    assert config.data.classes == ("a", "b")
+    assert config.model.weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [("training.epoch=3", "training.epochs"), ("trainig.epochs=3", "training.epochs"), ("seeds=1", "seed")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, override: str, nearest: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"Unknown key.*'{nearest}'"):
+        load_config(str(file), [override])
+
+
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {imagesize: 64}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"data\.imagesize.*mine\.yaml.*data\.image_size"):
+        load_config(str(file))
+
+
+@pytest.mark.parametrize("override", ["training.epochs=0", "data.val_fraction=0.9", "deploy.port=99999", "seed=x"])
+def test_a_value_out_of_range_names_its_key(tmp_path: Path, override: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        load_config(str(file), [override])
+
+
+@pytest.mark.parametrize("text", ["- a list", "just text", "seed: [unclosed"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_config(str(file))
+
+
+def test_an_unknown_configuration_offers_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="'training'"):
+        find_config("trainning")
+
+
+def test_every_shipped_configuration_is_sound() -> None:
+    root = find_config("training").parent
+    for file in [*root.glob("*.yaml"), *root.glob("experiments/*.yaml")]:
+        if file.stem != "expectations":
+            load_config(str(file))
+
+
+def test_the_demo_says_that_it_has_no_weights() -> None:
+    assert load_config("demo").model.weights == "none"
+
+
+def test_keys_that_stay() -> None:
+    kept = {
+        "model.architecture", "model.weights", "training.epochs", "training.batch_size", "data.image_size", "seed",
+        "deploy.enabled", "deploy.port",
+    }  # fmt: skip
+    assert kept <= set(known_keys())
+    assert set(dotted(Config())) <= set(known_keys())

@@ -1,0 +1,99 @@
+"""A place of its own for one test module: ZenML configuration, stores, MLflow, Bentos, reports, ports, processes."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "IMAGO_HOME"
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Outcome:
+    """What a command printed and how it ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as one JSON value; anything else on it is an error."""
+        return json.loads(self.stdout)
+
+
+@dataclass
+class Workspace:
+    """A copy of the project with its own stores, in a folder that goes away with the test."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.code = self.folder / "imago"
+        shutil.copytree(ROOT, self.code, ignore=_ignored)
+        (self.code / ".zen").mkdir(exist_ok=True)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("ZENML_", "BENTOML_"))},
+            "ZENML_CONFIG_PATH": str(self.folder / "zenml"),
+            MARK: str(self.folder / "home"),
+            "IMAGO_REPORTS": str(self.folder / "reports"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def run(self, *arguments: str, timeout: float = 500, environment: dict[str, str] | None = None) -> Outcome:
+        """Run `run.py` with these arguments to its end."""
+        done = subprocess.run(
+            [sys.executable, "run.py", *arguments],
+            cwd=self.code,
+            env={**self.environment, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process that was started, at whatever distance, by a command of this workspace."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.environment[MARK]:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def close(self) -> None:
+        """End whatever was left running."""
+        left = self.processes()
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(left, timeout=10)
+
+
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    if Path(folder) == ROOT:  # `imago/data` is code, `data` is not
+        generated = {".git", ".venv", ".imago", "reports", "data", "docs", "notebooks", "build", "dist"}
+        return {name for name in names if name in generated or name.endswith(("_cache", ".egg-info", ".hypothesis"))}
+    return {name for name in names if name == "__pycache__"}
