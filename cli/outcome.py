@@ -45,7 +45,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
             "architecture": config.model.architecture,
             "weights": config.model.weights,
         },
-        "metrics": report.summary(),
+        "metrics": report.figures(),
         "promoted": decision.promoted,
         "reason": decision.reason,
         "endpoint": served.endpoint if served else None,
@@ -58,7 +58,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "cached": all(step.status == "cached" for step in run.steps.values()),
         "reports": {
             "data": _write("data.html", validation.page),
-            "evaluation": _write("evaluation.html", report.page),
+            "evaluation": _write("evaluation.html", report.html),
         },
     }
 

@@ -24,7 +24,7 @@ def evaluate_model(
 ) -> Annotated[EvaluationReport, "evaluation"]:
     """Run the exported graph over the accepted test pictures."""
     report = evaluate(model, dataset.without(validation.quarantined), evaluation, seed)
-    figures = report.summary()
+    figures = report.figures()
     mlflow.log_metrics(figures)
     log_metadata(figures)
     return report

@@ -39,8 +39,10 @@ class ImageDataset:
         """Build a dataset in memory, ordered by split and id."""
         digests = [hashlib.sha256(image).hexdigest() for image in images]
         table = pa.table(
-            [pa.array(column, type=field.type) for column, field in
-             zip((ids, images, labels, splits, digests), SCHEMA, strict=True)],
+            [
+                pa.array(column, type=field.type)
+                for column, field in zip((ids, images, labels, splits, digests), SCHEMA, strict=True)
+            ],
             schema=SCHEMA,
         )
         return cls(table.sort_by([("split", "ascending"), ("id", "ascending")]), origin)

@@ -9,37 +9,45 @@ from imago.data.transforms import RGB
 FEATURES = ("brightness", "contrast", "sharpness", "red", "green", "blue")
 SIDE = 256
 
-Plane = npt.NDArray[np.float32]
-
-_LUMA: Plane = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_LEVELS = np.arange(256) / 255
 
 
 def picture_features(picture: RGB) -> dict[str, float]:
-    """Measure a picture (height, width, 3) uint8; each value is in [0, 1] but `sharpness`, which only grows from 0.
+    """Measure a picture (height, width, 3) uint8 on a scale where black is 0 and white is 1.
 
-    `brightness` and `contrast` are the mean and the standard deviation of the luma; `sharpness` is the standard
-    deviation of the luma's Laplacian; `red`, `green` and `blue` are mean values. Large pictures are averaged down first
-    until the longer side is below two times 256 pixels, so that sharpness compares between sizes.
+    `brightness` and `contrast` are the mean and the standard deviation of the luma, `sharpness` is the standard
+    deviation of its Laplacian, and `red`, `green` and `blue` are means. Large pictures are first averaged down until
+    the longer side is below two times 256 pixels, so that sharpness compares between sizes.
     """
-    factor = max(picture.shape[:2]) // SIDE
+    image = Image.fromarray(picture)
+    factor = max(image.size) // SIDE
     if factor > 1:
-        picture = np.asarray(Image.fromarray(picture).reduce(factor))
-    values = picture.astype(np.float32) / np.float32(255)
-    luma: Plane = values @ _LUMA
-    red, green, blue = values.reshape(-1, 3).mean(axis=0, dtype=np.float64)
+        image = image.reduce(factor)
+    luma = image.convert("L")
+    brightness, contrast = _mean_and_deviation(luma)
+    red, green, blue = np.reshape(image.histogram(), (3, 256)) @ _LEVELS / (image.width * image.height)
     return {
-        "brightness": float(luma.mean(dtype=np.float64)),
-        "contrast": float(luma.std(dtype=np.float64)),
-        "sharpness": _sharpness(luma),
+        "brightness": brightness,
+        "contrast": contrast,
+        "sharpness": _sharpness(np.asarray(luma)),
         "red": float(red),
         "green": float(green),
         "blue": float(blue),
     }
 
 
-def _sharpness(luma: Plane) -> float:
+def _mean_and_deviation(luma: Image.Image) -> tuple[float, float]:
+    share = np.asarray(luma.histogram()) / (luma.width * luma.height)
+    mean = float(share @ _LEVELS)
+    return mean, float(np.sqrt(share @ np.square(_LEVELS - mean)))
+
+
+def _sharpness(luma: npt.NDArray[np.uint8]) -> float:
     if min(luma.shape) < 3:
         return 0.0
-    centre = luma[1:-1, 1:-1]
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * centre
-    return float(laplacian.std(dtype=np.float64))
+    levels = luma.astype(np.int16)
+    laplacian = levels[:-2, 1:-1] + levels[2:, 1:-1]
+    laplacian += levels[1:-1, :-2]
+    laplacian += levels[1:-1, 2:]
+    laplacian -= levels[1:-1, 1:-1] * 4
+    return float(laplacian.std(dtype=np.float32)) / 255

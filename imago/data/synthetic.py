@@ -185,24 +185,24 @@ def _marks(kind: _Species, wing: _Wing, rng: np.random.Generator) -> Plane:
 def _animal_coordinates(rng: np.random.Generator, size: int) -> tuple[Plane, Plane]:
     """Turn, shift and scale the animal; `x` is its distance from the axis of the body, since it is symmetric."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    column, row = axis[None, :] - rng.uniform(-0.12, 0.12), axis[:, None] - rng.uniform(-0.12, 0.12)
-    angle, scale = rng.uniform(-0.4, 0.4), rng.uniform(1.0, 1.35)
+    column, row = axis[None, :] - rng.uniform(-0.1, 0.1), axis[:, None] - rng.uniform(-0.1, 0.1)
+    angle, scale = rng.uniform(-0.35, 0.35), rng.uniform(1.1, 1.4)
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     return np.abs(column * cos + row * sin), row * cos - column * sin
 
 
 def _individual_colours(kind: _Species, rng: np.random.Generator) -> tuple[Colour, Colour]:
     palette = np.array([_GROUNDS[kind.ground], _MARKS[kind.mark]])
-    ground, mark = palette + rng.normal(0, 0.04, (2, 3)) + rng.normal(0, 0.05, (2, 1))
-    worn = rng.uniform(0, 0.3)
+    ground, mark = palette + rng.normal(0, 0.03, (2, 3)) + rng.normal(0, 0.04, (2, 1))
+    worn = rng.uniform(0, 0.2)
     ground = ground * (1 - worn) + ground.mean() * worn
     return ground.clip(0.05, 0.95).astype(np.float32), mark.clip(0.05, 0.95).astype(np.float32)
 
 
 def _background(rng: np.random.Generator, size: int) -> npt.NDArray[np.floating]:
     """A blotchy ground such as bark, leaves or a wall, of any colour: (size, size, 3) float32."""
-    surroundings = np.array([[0.45, 0.55, 0.32], [0.46, 0.38, 0.30], [0.74, 0.72, 0.68], [0.40, 0.43, 0.48]])
-    base = surroundings[rng.integers(len(surroundings))] + rng.normal(0, 0.05, 3)
+    surroundings = np.array([[0.46, 0.53, 0.36], [0.46, 0.40, 0.34], [0.70, 0.69, 0.66], [0.42, 0.44, 0.47]])
+    base = surroundings[rng.integers(len(surroundings))] + rng.normal(0, 0.03, 3)
     canvas = np.broadcast_to(base.astype(np.float32), (size, size, 3)).copy()
     for cells, strength in ((4, 0.08), (12, 0.05), (40, 0.03)):
         blotches = Image.fromarray(rng.normal(0, strength, (cells, cells)).astype(np.float32))
@@ -215,7 +215,7 @@ def _photograph(canvas: npt.NDArray[np.floating], rng: np.random.Generator) -> R
     size = len(canvas)
     slope = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     light = 1 + rng.uniform(-0.25, 0.25) * slope[:, None] + rng.uniform(-0.25, 0.25) * slope[None, :]
-    tint = rng.uniform(0.82, 1.12) * rng.normal(1, 0.04, 3)
+    tint = rng.uniform(0.85, 1.1) * rng.normal(1, 0.03, 3)
     noise = rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(0.005, 0.03)
     picture = canvas * light[..., None].astype(np.float32) * tint.astype(np.float32) + noise
     return (picture * 255).clip(0, 255).astype(np.uint8)

@@ -4,16 +4,35 @@ No torch in here: the endpoint imports it.
 """
 
 import io
+import struct
 import warnings
+import zlib
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
+
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, LookupError, TypeError, AttributeError,
+    ZeroDivisionError, NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's decoders raise for bytes that are broken, or broken on purpose."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by its EXIF orientation."""
 
 RGB = npt.NDArray[np.uint8]
 """A picture: (height, width, 3) uint8."""
@@ -45,7 +64,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     image = open_picture(data, max_pixels=max_pixels)
     try:
         return np.asarray(_to_rgb(image))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, IndexError, TypeError) as error:
+    except _DECODER_ERRORS as error:
         raise UnreadablePicture("undecodable", f"it cannot be decoded: {error}") from error
 
 
@@ -59,7 +78,7 @@ def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             raise UnreadablePicture("not_a_picture", f"it is not one of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
             raise UnreadablePicture("too_many_pixels", f"it has more than {max_pixels:,} pixels") from error
-        except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError, TypeError) as error:
+        except _DECODER_ERRORS as error:
             raise UnreadablePicture("undecodable", f"its header cannot be read: {error}") from error
     width, height = image.size
     if width * height > max_pixels:
@@ -73,7 +92,9 @@ def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    turn = _UPRIGHT.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         scale = 255.0 / 65535.0 if values.max(initial=0) > 255 else 1.0
@@ -83,6 +104,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", above.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, above).convert("RGB")
     return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DECODER_ERRORS:  # a picture whose EXIF is broken is still a picture, taken to be upright
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def resize_to_square(picture: RGB, size: int) -> RGB:

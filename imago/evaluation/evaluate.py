@@ -44,23 +44,17 @@ def evaluate(
     test = dataset.split("test")
     if not len(test):
         raise DataRefused("There are no test pictures to judge the model by: give the dataset a test split.")
-    runtime = Runtime(package, threads=min(len(os.sched_getaffinity(0)), _MOST_THREADS))
+    runtime = Runtime(package, threads=_threads())
     answers = _answers(runtime, test, max_pixels, on_progress)
     unknown = tuple(sorted(set(test.labels) - set(runtime.classes)))
     classes = (*runtime.classes, *unknown)
     probabilities = _probabilities(answers, classes)
     truth = np.array([classes.index(label) for label in test.labels], dtype=np.int64)
-    metrics = compute_metrics(
-        probabilities, truth, classes, bootstrap_samples=config.bootstrap_samples, seed=seed
-    )
+    metrics = compute_metrics(probabilities, truth, classes, bootstrap_samples=config.bootstrap_samples, seed=seed)
     latencies = _latencies(package, test, max_pixels)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
-    robustness = (
-        measure_robustness(runtime, _Images(test), test.labels, seed=seed, max_pixels=max_pixels)
-        if config.robustness
-        else []
-    )
+    robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if config.robustness else []
     findings = Findings(
         model=package.spec.name,
         architecture=package.spec.architecture,
@@ -82,3 +76,64 @@ def evaluate(
     predictions = _table(test, answers, probabilities)
     page = render(findings, predictions, test, runtime, max_pixels=max_pixels)
     return EvaluationReport(**dict(findings), predictions=predictions, html=page)
+
+
+def _answers(
+    runtime: Runtime, test: ImageDataset, max_pixels: int, on_progress: Callable[[int, int], None] | None
+) -> list[Prediction]:
+    answers: list[Prediction] = []
+    for start in range(0, len(test), _BATCH):
+        rows = range(start, min(start + _BATCH, len(test)))
+        images = [test.image(row) for row in rows]
+        found = runtime.predict(images, top_k=len(runtime.classes), max_pixels=max_pixels)
+        for row, answer in zip(rows, found, strict=True):
+            if isinstance(answer, Unreadable):
+                raise DataRefused(f"Test picture {test.ids[row]} cannot be read: {answer.message}. Validate the data.")
+            answers.append(answer)
+        if on_progress:
+            on_progress(len(answers), len(test))
+    return answers
+
+
+def _probabilities(answers: list[Prediction], classes: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    column = {label: index for index, label in enumerate(classes)}
+    probabilities = np.zeros((len(answers), len(classes)))
+    for row, answer in enumerate(answers):
+        for label, probability in answer.top:
+            probabilities[row, column[label]] = probability
+    return probabilities
+
+
+def _latencies(package: ModelPackage, test: ImageDataset, max_pixels: int) -> list[float]:
+    runtime = Runtime(package, threads=1)
+    milliseconds = []
+    for turn in range(_WARM_UP + _TIMED):
+        image = [test.image(turn % len(test))]
+        start = time.perf_counter()
+        runtime.predict(image, max_pixels=max_pixels)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return milliseconds[_WARM_UP:]
+
+
+def _table(test: ImageDataset, answers: list[Prediction], probabilities: npt.NDArray[np.float64]) -> pa.Table:
+    return pa.table(
+        {
+            "id": test.ids,
+            "sha256": test.digests,
+            "label": test.labels,
+            "predicted": [answer.label for answer in answers],
+            "probability": [answer.probability for answer in answers],
+            "correct": [answer.label == label for answer, label in zip(answers, test.labels, strict=True)],
+            "rejected": [answer.rejected for answer in answers],
+            "probabilities": list(probabilities.astype(np.float32)),
+            **{name: [answer.features[name] for answer in answers] for name in ("brightness", "contrast", "sharpness")},
+            "width": [answer.width for answer in answers],
+            "height": [answer.height for answer in answers],
+        },
+        schema=PREDICTIONS,
+    )
+
+
+def _threads() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _MOST_THREADS)

@@ -19,6 +19,7 @@ _TURBO = np.array(
 
 _STRONGEST = 0.6
 _BATCH = 16
+_LEAST = 0.01
 
 
 class Classifier(Protocol):
@@ -39,8 +40,8 @@ def occlusion_map(runtime: Classifier, rgb: RGB, grid: int = 7) -> npt.NDArray[n
     """Return how much of the answer's probability is lost when a place is hidden: (H, W) float32 in [0, 1].
 
     A patch of the mean colour, half as large again as its cell, is laid over each cell of a grid, and the answer
-    asked again (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901). 1 is the place that matters most; all is 0
-    where hiding any place loses nothing, and what the model does not see (beyond the square centre) is 0 too.
+    asked again (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901). 1 is the place that matters most, unless
+    it matters by less than a point; what the model does not see, beyond the square centre, is 0.
     """
     seen = runtime.preprocess(encode(rgb, "BMP"))
     size = seen.shape[-1]
@@ -54,9 +55,7 @@ def occlusion_map(runtime: Classifier, rgb: RGB, grid: int = 7) -> npt.NDArray[n
     probabilities = np.concatenate([runtime.predict_array(batch)[0] for batch in batches])
     answer = int(probabilities[0].argmax())
     lost = np.maximum(probabilities[0, answer] - probabilities[1:, answer], 0.0).reshape(grid, grid)
-    most = float(lost.max())
-    if most < 1e-6:
-        return np.zeros(rgb.shape[:2], dtype=np.float32)
+    most = max(float(lost.max()), _LEAST)
     return _spread((lost / most).astype(np.float32), *rgb.shape[:2])
 
 

@@ -87,7 +87,9 @@ class EvaluationReport(Findings):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "all of it"
-            raise ImagoError(f"The evaluation report cannot be read ({where}: {first['msg']}): evaluate again.") from error
+            raise ImagoError(
+                f"The evaluation report cannot be read ({where}: {first['msg']}): evaluate again."
+            ) from error
         return cls(**dict(findings), predictions=predictions, html=html)
 
     @property

@@ -1,13 +1,14 @@
 """What the accuracy becomes when pictures are worse than the test pictures are."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS, RGB, decode, normalise, resize_to_square
 from imago.evaluation.metrics import Finding
 from imago.serving.runtime import Runtime
@@ -82,22 +83,16 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
 
 
 def measure_robustness(
-    runtime: Runtime,
-    images: Sequence[bytes],
-    labels: Sequence[str],
-    *,
-    seed: int,
-    limit: int = 96,
-    max_pixels: int = MAX_PIXELS,
+    runtime: Runtime, dataset: ImageDataset, *, seed: int, limit: int = 96, max_pixels: int = MAX_PIXELS
 ) -> list[RobustnessResult]:
     """Ask for the same pictures, at most `limit` drawn by `seed`, under every corruption at every strength.
 
     Corruptions are applied to what the model sees of a picture, so that a strength means the same at any size.
     """
-    chosen = np.random.default_rng(seed).permutation(len(images))[:limit]
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:limit].tolist()
     size = runtime.spec.preprocessing.image_size
-    pictures = [resize_to_square(decode(images[index], max_pixels=max_pixels), size) for index in chosen]
-    truth = np.array([labels[index] for index in chosen], dtype=object)
+    pictures = [resize_to_square(decode(dataset.image(row), max_pixels=max_pixels), size) for row in chosen]
+    truth = np.array([dataset.labels[row] for row in chosen], dtype=object)
     clean = _accuracy(runtime, pictures, truth)
     results = []
     for position, (name, corrupt) in enumerate(CORRUPTIONS.items()):
@@ -119,15 +114,13 @@ def measure_robustness(
 
 def _accuracy(runtime: Runtime, pictures: Sequence[RGB], truth: npt.NDArray[np.object_]) -> float:
     classes = np.array(runtime.classes, dtype=object)
-    answers = [
-        classes[
-            runtime.predict_array(np.stack([normalise(picture, runtime.spec.preprocessing) for picture in batch]))[
-                0
-            ].argmax(axis=1)
-        ]
-        for batch in (pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH))
-    ]
-    return float((np.concatenate(answers) == truth).mean())
+    found = [runtime.predict_array(batch)[0].argmax(axis=1) for batch in _batches(runtime, pictures)]
+    return float((classes[np.concatenate(found)] == truth).mean())
+
+
+def _batches(runtime: Runtime, pictures: Sequence[RGB]) -> Iterator[npt.NDArray[np.float32]]:
+    for start in range(0, len(pictures), _BATCH):
+        yield np.stack([normalise(picture, runtime.spec.preprocessing) for picture in pictures[start : start + _BATCH]])
 
 
 def _clipped(values: npt.NDArray[np.floating]) -> RGB:

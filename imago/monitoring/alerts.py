@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from imago.config import MonitoringConfig
 from imago.errors import ConfigError, ImagoError
+from imago.monitoring.drift import DriftReport
+from imago.monitoring.policy import decide
 
 CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 10.0
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 Fact = str | int | float | bool | None
 
 
-class AlertFailed(ImagoError):
+class AlertError(ImagoError):
     """An alert that did not reach whom it was meant for."""
 
 
@@ -35,7 +37,7 @@ class Sink(Protocol):
     """Where alerts go."""
 
     def send(self, alert: Alert) -> None:
-        """Deliver an alert. Raises AlertFailed."""
+        """Deliver an alert. Raises AlertError."""
 
 
 class LogSink:
@@ -77,7 +79,23 @@ class WebhookSink:
                 problem = f"it answered {status}"
                 if status < 500:
                     break
-        raise AlertFailed(f"The webhook at {self.host} did not take the alert: {problem}. Check monitoring.webhook.")
+        raise AlertError(f"The webhook at {self.host} did not take the alert: {problem}. Check monitoring.webhook.")
+
+
+def alert(report: DriftReport, config: MonitoringConfig) -> list[str]:
+    """Tell people of a drifted window, once, and of nothing else; return what could not be delivered."""
+    if report.verdict != "drifted":
+        return []
+    facts: dict[str, Fact] = {
+        "verdict": report.verdict,
+        "from": report.window.since,
+        "to": report.window.until,
+        "count": report.window.count,
+        "drifted": ", ".join(test.name for test in report.tests if test.drifted),
+        "accuracy": report.accuracy,
+        "estimated_accuracy": report.estimated_accuracy,
+    }
+    return send(Alert("Drift", decide(report).sentence, facts), sinks(config))
 
 
 def sinks(config: MonitoringConfig) -> list[Sink]:
@@ -94,7 +112,7 @@ def send(alert: Alert, to: Sequence[Sink]) -> list[str]:
     for sink in to:
         try:
             sink.send(alert)
-        except AlertFailed as error:
+        except AlertError as error:
             logger.error("%s", error)
             failures.append(str(error))
     return failures

@@ -2,18 +2,22 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from imago.config import MonitoringConfig
 from imago.data.features import FEATURES
 from imago.errors import ImagoError
+from imago.monitoring.prediction_store import PredictionStore
 from imago.monitoring.two_sample import TwoSample, domain_classifier, kolmogorov_smirnov, total_variation
+from imago.serving.package import ModelPackage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +79,24 @@ class DriftReport(BaseModel):
             "feedback": self.feedback,
             "estimated_accuracy": self.estimated_accuracy,
         }
+
+
+def detect(
+    package: ModelPackage, store: Path, config: MonitoringConfig, *, version: str | None = None,
+    now: datetime | None = None,
+) -> DriftReport:
+    """Compare a model's predictions of the last `window_hours` with its reference table.
+
+    Looks at one version's predictions only, by default the one that answered last.
+    """
+    until = now or datetime.now(UTC)
+    table = PredictionStore(store).window(until - timedelta(hours=config.window_hours), until, version)
+    current = table.to_pandas()
+    current = current[current["model"] == package.spec.name]
+    if version is None and len(current):
+        current = current[current["version"] == current["version"].iloc[-1]]
+    reference = pq.read_table(package.reference).to_pandas()
+    return compare(reference, current, config)
 
 
 def compare(reference: "pd.DataFrame", current: "pd.DataFrame", config: MonitoringConfig) -> DriftReport:
@@ -184,7 +206,7 @@ def _stack(cells: Sequence[Any]) -> npt.NDArray[np.float64] | None:
     if not vectors:
         return None
     if len({vector.shape for vector in vectors}) > 1:
-        raise ImagoError("The embeddings differ in length: they are of different models. Compare one version at a time.")
+        raise ImagoError("The embeddings differ in length: they are of different models. Compare one version alone.")
     return np.stack(vectors).astype(np.float64)
 
 
@@ -235,7 +257,8 @@ def _evidently(
         current_data=Dataset.from_pandas(current[[*numbers, "label"]], definition),
         reference_data=Dataset.from_pandas(reference[[*numbers, "label"]], definition),
     )
-    return {"metrics": [_plain(metric) for metric in snapshot.dict()["metrics"]]}, snapshot.get_html_str(as_iframe=False)
+    metrics_found = [_plain(metric) for metric in snapshot.dict()["metrics"]]
+    return {"metrics": metrics_found}, snapshot.get_html_str(as_iframe=False)
 
 
 def _plain(value: Any) -> Any:

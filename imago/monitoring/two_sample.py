@@ -4,6 +4,8 @@ Thresholds hold for the sample sizes at hand: where nothing has changed, a stati
 `alpha`. No pandas in here.
 """
 
+from functools import lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +30,12 @@ class TwoSample(NamedTuple):
 
 def kolmogorov_smirnov(reference: Array, current: Array, *, alpha: float, min_effect: float) -> TwoSample:
     """Compare two samples of a number by the largest distance between their distribution functions."""
-    from scipy.stats import ks_2samp, kstwo
+    from scipy.stats import ks_2samp
 
     result = ks_2samp(reference, current)
     statistic = float(result.statistic)
     effective = max(1, round(len(reference) * len(current) / (len(reference) + len(current))))
-    threshold = max(min_effect, float(kstwo.isf(alpha, effective)))
+    threshold = max(min_effect, _critical_distance(alpha, effective))
     return TwoSample(statistic, threshold, float(result.pvalue), statistic)
 
 
@@ -51,9 +53,7 @@ def total_variation(
     permuted = rng.multivariate_hypergeometric(totals, len(current), size=size, method="marginals")
     distances = _distances(permuted, totals, len(current))
     statistic = float(_distances(observed[None], totals, len(current))[0])
-    return TwoSample(
-        statistic, max(min_effect, _critical(distances, alpha)), _p_value(distances, statistic), statistic
-    )
+    return TwoSample(statistic, max(min_effect, _critical(distances, alpha)), _p_value(distances, statistic), statistic)
 
 
 def domain_classifier(
@@ -90,17 +90,16 @@ def _cross_validated_areas(
         total = fitted.sum(axis=0)
         inside = chosen @ fitted
         direction = inside / np.maximum(ours, 1) - (total - inside) / np.maximum(len(fitted) - ours, 1)
-        areas.append(_areas(rows[held_out] @ direction.T, is_current[:, held_out].T))
+        areas.append(_areas(direction @ rows[held_out].T, is_current[:, held_out]))
     return np.asarray(np.nanmean(areas, axis=0), dtype=np.float64)
 
 
 def _areas(scores: npt.NDArray[np.float32], is_current: npt.NDArray[np.float32]) -> Array:
-    """Return the area under the ROC curve of each column; not a number where a column has only one sample in it."""
-    ranks = np.empty(scores.shape, dtype=np.float64)
-    np.put_along_axis(ranks, scores.argsort(axis=0), np.arange(1, len(scores) + 1, dtype=np.float64)[:, None], axis=0)
-    ours = is_current.sum(axis=0, dtype=np.float64)
-    pairs = ours * (len(scores) - ours)
-    wins = (ranks * is_current).sum(axis=0) - ours * (ours + 1) / 2
+    """Return the area under the ROC curve of each row; not a number where a row has only one sample in it."""
+    ours = np.take_along_axis(is_current, scores.argsort(axis=1), axis=1)
+    count = ours.sum(axis=1, dtype=np.float64)
+    pairs = count * (scores.shape[1] - count)
+    wins = ours @ np.arange(1, scores.shape[1] + 1, dtype=np.float32) - count * (count + 1) / 2
     return np.asarray(np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0))
 
 
@@ -116,6 +115,20 @@ def _whitened(rows: Array) -> npt.NDArray[np.float32]:
 
 def _at_most(rows: Array, count: int, rng: np.random.Generator) -> Array:
     return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]
+
+
+@lru_cache
+def _critical_distance(alpha: float, size: int) -> float:
+    from scipy.stats import kstwo
+
+    return float(kstwo.isf(alpha, size))
+
+
+@lru_cache
+def _critical_distance(alpha: float, size: int) -> float:
+    from scipy.stats import kstwo
+
+    return float(kstwo.isf(alpha, size))
 
 
 def _distances(counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64], size: int) -> Array:

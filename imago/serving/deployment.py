@@ -50,8 +50,7 @@ class Version(Record):
 
     @property
     def endpoint(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.config.host, self.config.host)  # noqa: S104
-        return f"http://{host}:{self.config.port}"
+        return endpoint(self.config)
 
 
 class Event(Record):
@@ -88,6 +87,12 @@ class Status(Record):
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+def endpoint(config: DeployConfig) -> str:
+    """Return the address that a client on this machine uses."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
 def now() -> str:

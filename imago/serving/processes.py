@@ -26,7 +26,7 @@ GRACE_SECONDS = 30.0
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
 
 
-class Unreachable(ImagoError):
+class NoAnswerError(ImagoError):
     """A supervisor that does not answer."""
 
 
@@ -60,22 +60,23 @@ def alive(process: Process) -> bool:
         child.poll()
     try:
         found = psutil.Process(process.pid)
-        return abs(found.create_time() - process.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
+        same = abs(float(found.create_time()) - process.created) < 1
+        return same and bool(found.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def ask(process: Process, timeout: float = 15.0, **request: Any) -> dict[str, Any]:
-    """Send a request to a supervisor and return its answer. Raises Unreachable, or ImagoError with what it said."""
+def ask(process: Process, do: str, *, timeout: float = 15.0, **request: Any) -> dict[str, Any]:
+    """Send a request to a supervisor and return its answer. Raises NoAnswerError, or ImagoError with what it said."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(timeout)
             client.connect(process.control)
-            client.sendall(json.dumps(request).encode() + b"\n")
+            client.sendall(json.dumps({"do": do, **request}).encode() + b"\n")
             with client.makefile("rb") as lines:
                 answer: dict[str, Any] = json.loads(lines.readline())
     except (OSError, ValueError) as error:
-        raise Unreachable(f"The server process {process.pid} does not answer: {error}") from error
+        raise NoAnswerError(f"The server process {process.pid} does not answer: {error}") from error
     if "error" in answer:
         raise ImagoError(str(answer["error"]))
     return answer
@@ -158,6 +159,6 @@ def _clear(process: Process) -> None:
 
 
 def _forget_old(name: str) -> None:
-    places = [place for place in (folder() / "runs").glob(f"{name}-????????") if not (place / "control").exists()]
+    places = [place for place in (folder() / "runs").glob(f"{name}-????????") if not (place / "metrics").exists()]
     for place in sorted(places, key=lambda place: place.stat().st_mtime, reverse=True)[LOGS_KEPT:]:
         shutil.rmtree(place, ignore_errors=True)

@@ -13,7 +13,7 @@ _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM
 _OF_UNREADABLE = {"not_a_picture": 415, "too_many_pixels": 413, "undecodable": 422}
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
     """A request that is not answered; its text is written for the client."""
 
     def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:

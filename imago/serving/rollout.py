@@ -152,7 +152,7 @@ class Deployment:
             deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
             process = self._wait_until_ready(process, tag, deadline)
             self._check_golden(process, tag, golden, deadline)
-            processes.ask(process, do="publish", host=config.host, port=config.port, **{"from": lender})
+            processes.ask(process, "publish", host=config.host, port=config.port, lender=lender)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process)
             ended = (old.process,) if old and old.process else ()
             committed = state.model_copy(
@@ -184,7 +184,8 @@ class Deployment:
             raise DeploymentFailed(f"{config.host}:{config.port} cannot be listened on: {error.strerror}.") from error
         if not free:
             raise DeploymentFailed(
-                f"Port {config.port} is used by {processes.holder(config.port)}: stop it, or choose another deploy.port."
+                f"Port {config.port} is used by {processes.holder(config.port)}: "
+                "stop it, or choose another deploy.port."
             )
         return None
 
@@ -194,11 +195,11 @@ class Deployment:
             if not processes.alive(process):
                 raise ImagoError("its server process ended while starting")
             try:
-                answer = processes.ask(process, timeout=5, do="status")
+                answer = processes.ask(process, "status", timeout=5)
                 process = process.model_copy(update={"port": answer["port"]})
                 if answer["ready"] and _answers(f"http://127.0.0.1:{process.port}/readyz"):
                     return process
-            except processes.Unreachable:
+            except processes.NoAnswerError:
                 pass  # it has only just been started
             moment = time.monotonic()
             if moment > deadline:
@@ -209,8 +210,8 @@ class Deployment:
             time.sleep(0.1)
 
     def _check_golden(self, process: Process, tag: str, package: ModelPackage, deadline: float) -> None:
-        name, _, version = tag.partition(":")
-        with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers={PROBE_HEADER: "golden"}) as client:
+        headers = {PROBE_HEADER: "golden", "X-API-Key": os.environ.get("IMAGO_API_KEY", "")}
+        with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers=headers) as client:
             for sample in package.golden:
                 picture = (package.path / "golden" / sample.file).read_bytes()
                 left = max(deadline - time.monotonic(), 1.0)
@@ -218,8 +219,9 @@ class Deployment:
                 if response.status_code != 200:
                     raise ImagoError(f"golden sample {sample.file} was answered with {response.status_code}")
                 body = response.json()
-                if body["model"] != {"name": name, "version": version}:
-                    raise ImagoError(f"it says it is {body['model']}, not {tag}")
+                said = f"{body['model']['name']}:{body['model']['version']}"
+                if said.lower() != tag:  # a tag has no capitals
+                    raise ImagoError(f"it says it is {said}, not {tag}")
                 label = body["predictions"][0]["label"]
                 if label != sample.label:
                     raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
@@ -244,8 +246,8 @@ def _serves(version: Version) -> bool:
     if version.process is None or not processes.alive(version.process):
         return False
     try:
-        return bool(processes.ask(version.process, timeout=5, do="status")["published"])
-    except processes.Unreachable:
+        return bool(processes.ask(version.process, "status", timeout=5)["published"])
+    except processes.NoAnswerError:
         return False
 
 
@@ -259,10 +261,9 @@ def _answers(url: str) -> bool:
 def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
     """Return what the service reads at its start."""
     telemetry.switch_off()
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return {
         "BENTOML_HOME": str(home.home() / "bentoml"),
-        **kept,
+        **os.environ,
         "IMAGO_HOME": str(home.home()),
         "IMAGO_PREDICTIONS": str(home.home() / "predictions.sqlite"),
         "IMAGO_MODEL_VERSION": tag.partition(":")[2],

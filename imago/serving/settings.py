@@ -48,6 +48,11 @@ class ServingSettings:
         )
 
 
+def workers_from_environment(environment: Mapping[str, str]) -> int:
+    """Return how many worker processes `bentoml serve` is to start. Raises ConfigError."""
+    return _whole(environment, "IMAGO_WORKERS", 1)
+
+
 def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name)
     if not text:

@@ -122,7 +122,7 @@ class Supervisor:
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "publish":
-                return self._publish(request["host"], int(request["port"]), request.get("from"))
+                return self._publish(request["host"], int(request["port"]), request.get("lender"))
             case "lend":
                 return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
             case "retire":

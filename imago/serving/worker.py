@@ -75,8 +75,9 @@ class Server(uvicorn.Server):
 
     async def open(self, public: socket.socket) -> None:
         """Accept on this listening socket, too."""
+        make: Any = self.config.http_protocol_class
         protocol = functools.partial(
-            self.config.http_protocol_class,
+            make,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -119,7 +120,7 @@ def main() -> None:
 
 def load_application(tag: str) -> Any:
     """Return the ASGI application of a Bento by its exact tag, set up as BentoML's own worker does."""
-    from _bentoml_impl.loader import load
+    from _bentoml_impl.loader import load  # type: ignore[import-untyped]
     from bentoml._internal.container import BentoMLContainer
     from bentoml._internal.context import server_context
     from bentoml._internal.log import configure_server_logging

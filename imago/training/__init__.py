@@ -1,1 +1,3 @@
 """Fits a timm classifier with Lightning."""
+
+import imago.torchvision_compat  # noqa: F401 - before timm and Lightning import torchvision

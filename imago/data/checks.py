@@ -1,0 +1,113 @@
+"""All checks of a table of pictures, each with its severity: what it leads to."""
+
+from pydantic import BaseModel, ConfigDict
+
+from imago.config import DataConfig, Severity
+from imago.data.class_checks import CLASS_CHECKS, version_shift
+from imago.data.copy_checks import COPY_CHECKS, NEAR_COPY_CHECKS, near_copies
+from imago.data.finding import Finding
+from imago.data.picture_checks import PICTURE_CHECKS
+from imago.data.statistics import PictureTable
+from imago.errors import ConfigError, did_you_mean
+
+DEFAULT_SEVERITY: dict[str, Severity] = {
+    "undecodable": "quarantine",
+    "extension_mismatch": "warn",
+    "too_many_pixels": "quarantine",
+    "too_small": "quarantine",
+    "near_blank": "warn",
+    "dark": "warn",
+    "bright": "warn",
+    "blurred": "warn",
+    "odd_aspect": "warn",
+    "duplicate_in_split": "warn",
+    "duplicate_across_splits": "quarantine",
+    "label_conflict": "quarantine",
+    "near_duplicate_in_split": "warn",
+    "near_duplicate_across_splits": "warn",
+    "class_missing_in_split": "warn",
+    "class_too_small": "refuse",
+    "class_imbalance": "warn",
+    "class_name_collision": "warn",
+    "near_label_conflict": "warn",
+    "unknown_test_class": "refuse",
+    "split_outlier": "warn",
+    "version_shift": "warn",
+}
+
+
+class CheckResult(BaseModel):
+    """What one check found, and what that leads to.
+
+    `count` is pictures for a picture's defect, groups of pictures for copies and conflicts, classes for a class's,
+    splits for a split's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    severity: Severity
+    count: int
+    pictures: list[str]
+    groups: list[list[str]]
+    classes: list[str]
+    sentence: str
+    quarantined: list[str]
+
+
+def severities(config: DataConfig) -> dict[str, Severity]:
+    """Return every check's severity, the configured ones over the defaults. Raises ConfigError for an unknown check."""
+    for name in config.checks:
+        if name not in DEFAULT_SEVERITY:
+            raise ConfigError(f"Unknown check '{name}' in data.checks.{did_you_mean(name, DEFAULT_SEVERITY)}")
+    return DEFAULT_SEVERITY | config.checks
+
+
+def run_checks(table: PictureTable, config: DataConfig, previous: PictureTable | None = None) -> list[CheckResult]:
+    """Run every check, in the order of `DEFAULT_SEVERITY`; one that is off is not run, and says so.
+
+    Classes and splits are judged by the pictures that the other checks let through. `previous` is the table of an
+    earlier version of the data.
+    """
+    severity = severities(config)
+    results: dict[str, CheckResult] = {}
+
+    def wanted(name: str) -> bool:
+        if severity[name] == "off":
+            results[name] = _result(name, "off", Finding(0, "This check is off."))
+        return severity[name] != "off"
+
+    for name, check in PICTURE_CHECKS.items():
+        if wanted(name):
+            results[name] = _result(name, severity[name], check(table, config))
+    for name, copy_check in COPY_CHECKS.items():
+        if wanted(name):
+            results[name] = _result(name, severity[name], copy_check(table))
+    near = [name for name in NEAR_COPY_CHECKS if wanted(name)]
+    alike = near_copies(table) if near else []
+    for name in near:
+        results[name] = _result(name, severity[name], NEAR_COPY_CHECKS[name](alike))
+
+    accepted = table.without({name for result in results.values() for name in result.quarantined})
+    for name, class_check in CLASS_CHECKS.items():
+        if wanted(name):
+            results[name] = _result(name, severity[name], class_check(table, accepted, config))
+    if wanted("version_shift"):
+        results["version_shift"] = _result(
+            "version_shift", severity["version_shift"], version_shift(accepted, previous)
+        )
+    return [results[name] for name in DEFAULT_SEVERITY]
+
+
+def _result(name: str, severity: Severity, finding: Finding) -> CheckResult:
+    leaving = finding.pictures if finding.to_quarantine is None else finding.to_quarantine
+    return CheckResult(
+        id=name,
+        severity=severity,
+        count=finding.count,
+        pictures=finding.pictures,
+        groups=finding.groups,
+        classes=finding.classes,
+        sentence=finding.sentence,
+        quarantined=leaving if severity == "quarantine" else [],
+    )

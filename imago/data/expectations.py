@@ -1,0 +1,114 @@
+"""Great Expectations, called directly: a suite of a few lines of YAML over the table of pictures."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imago import telemetry
+from imago.config import CONFIGS, DataConfig
+from imago.data.statistics import PictureTable
+from imago.errors import ConfigError, did_you_mean
+
+SUITE = CONFIGS / "expectations.yaml"
+
+
+class ExpectationConfig(BaseModel):
+    """One expectation of the suite, by Great Expectations' name of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    kwargs: dict[str, Any] = {}
+    severity: Literal["critical", "warning", "info"] = "critical"
+
+
+def expect(table: PictureTable, config: DataConfig, suite: Path = SUITE) -> dict[str, Any]:
+    """Run the suite over the table in an ephemeral context and return Great Expectations' own result, as JSON.
+
+    Raises ConfigError where the suite cannot be used.
+    """
+    telemetry.switch_off()
+    expected = load_suite(suite)
+    import great_expectations as gx
+
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    frame = table.frame.assign(pixels=table.frame["width"] * table.frame["height"])
+    batch = (
+        context.data_sources.add_pandas("pictures")
+        .add_dataframe_asset("pictures")
+        .add_batch_definition_whole_dataframe("all")
+    )
+    checked = context.suites.add(gx.ExpectationSuite(name="pictures"))
+    for one in expected:
+        checked.add_expectation(_expectation(one, suite))
+    definition = gx.ValidationDefinition(name="pictures", data=batch, suite=checked)
+    result = definition.run(
+        batch_parameters={"dataframe": frame},
+        expectation_parameters={"max_pixels": config.max_pixels},
+        result_format={"result_format": "SUMMARY", "partial_unexpected_count": 5},
+    )
+    answer: dict[str, Any] = result.to_json_dict()
+    return answer
+
+
+def load_suite(path: Path) -> list[ExpectationConfig]:
+    """Read the suite. Raises ConfigError where it is not a list of `type`, `kwargs` and `severity`."""
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise ConfigError(f"The expectations in {path} are not a list.")
+        return [ExpectationConfig.model_validate(row) for row in rows]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"The expectations in {path} cannot be read: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{key}: {first['msg']}, in {path}.") from error
+
+
+def failures(result: dict[str, Any], severity: Literal["critical", "warning", "info"]) -> list[str]:
+    """Return a sentence for each expectation of this severity that the pictures did not meet."""
+    return [
+        describe(row)
+        for row in result["results"]
+        if not row["success"] and row["expectation_config"].get("severity", "critical") == severity
+    ]
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Say one expectation and its outcome in a sentence."""
+    config, outcome = row["expectation_config"], row.get("result") or {}
+    kwargs = {name: value for name, value in config["kwargs"].items() if name not in {"batch_id", "column"}}
+    limits = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(kwargs.items()))
+    what = config["type"].removeprefix("expect_").removeprefix("column_").replace("_", " ")
+    told = f"{config['kwargs'].get('column', 'the table')}: {what}" + (f" ({limits})" if limits else "")
+    if not row["success"] and not outcome:
+        return f"{told}; it could not be computed"
+    if "element_count" in outcome and "unexpected_count" in outcome:
+        return f"{told}; {outcome['unexpected_count']:,} of {outcome['element_count']:,} are not"
+    if outcome.get("observed_value") is not None:
+        return f"{told}; it is {outcome['observed_value']}"
+    return told
+
+
+def _expectation(config: ExpectationConfig, suite: Path) -> Any:
+    from great_expectations.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations import registry
+
+    try:
+        build = registry.get_expectation_impl(config.type)
+    except ExpectationNotFoundError as error:
+        known = registry.list_registered_expectation_implementations()
+        raise ConfigError(
+            f"Unknown expectation '{config.type}' in {suite}.{did_you_mean(config.type, known)}"
+        ) from error
+    try:
+        return build(**config.kwargs, severity=config.severity)
+    except (TypeError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"Expectation '{config.type}' in {suite} cannot be used: {told}") from error

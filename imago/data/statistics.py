@@ -1,0 +1,93 @@
+"""Every picture decoded and measured once: the table that all checks read."""
+
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from imago.data.dataset import ImageDataset
+from imago.data.features import FEATURES, picture_features
+from imago.data.near_duplicates import difference_hash
+from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode, open_picture
+
+COLUMNS: dict[str, str] = {
+    "id": "object",
+    "label": "object",
+    "split": "object",
+    "sha256": "object",
+    "bytes": "int64",
+    "format": "object",  # PIL's name of it, such as JPEG
+    "extension": "object",  # lower case, with its dot
+    "width": "int64",  # upright, in pixels
+    "height": "int64",
+    "mode": "object",
+    "aspect": "float64",  # width / height
+    **dict.fromkeys(FEATURES, "float64"),
+    "dhash": "object",
+    "error": "object",  # why it cannot be read: a code of UnreadablePicture, or "missing"
+    "error_message": "object",
+}
+
+
+@dataclass(frozen=True)
+class PictureTable:
+    """One row a picture of a data set, in its order; a picture that cannot be read has an `error` and no measures."""
+
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def readable(self) -> pd.DataFrame:
+        """The rows of the pictures that can be decoded."""
+        return self.frame[self.frame["error"].isna()]
+
+    def without(self, ids: Collection[str]) -> "PictureTable":
+        """Return the table without the pictures of these ids."""
+        return PictureTable(self.frame[~self.frame["id"].isin(list(ids))].reset_index(drop=True))
+
+
+def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -> PictureTable:
+    """Decode each picture, whole, and measure it; a picture of more than `max_pixels` is not decoded."""
+
+    def measure(index: int) -> dict[str, Any]:
+        return measure_picture(dataset.image(index), max_pixels=max_pixels)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        measures = list(pool.map(measure, range(len(dataset))))
+    frame = pd.DataFrame(measures, columns=list(COLUMNS))
+    frame["id"], frame["label"] = dataset.ids, dataset.labels
+    frame["split"], frame["sha256"] = dataset.splits, dataset.digests
+    frame["extension"] = [PurePosixPath(name).suffix.lower() for name in dataset.ids]
+    return PictureTable(frame.astype(COLUMNS))
+
+
+def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
+    """Measure one encoded picture: the columns of the table but those that the data set gives."""
+    row: dict[str, Any] = {"bytes": len(data), "width": 0, "height": 0}
+    if not data:
+        return row | {"error": "missing", "error_message": "its file is missing, empty or too large to be read"}
+    try:
+        header = open_picture(data, max_pixels=max_pixels)
+        row |= {"format": _format(header.format), "mode": header.mode}
+        picture = decode(data, max_pixels=max_pixels)
+    except UnreadablePicture as error:
+        return row | {"error": error.code, "error_message": str(error)}
+    height, width = picture.shape[:2]
+    return row | {
+        "width": width,
+        "height": height,
+        "aspect": width / height,
+        **picture_features(picture),
+        "dhash": difference_hash(picture),
+    }
+
+
+def _format(name: str | None) -> str | None:
+    return "JPEG" if name == "MPO" else name

@@ -1,0 +1,57 @@
+"""The drawings of the evaluation's page, as inline SVG."""
+
+import html
+from collections.abc import Sequence
+
+from imago.evaluation.calibration import ReliabilityBin
+from imago.evaluation.metrics import Metrics
+from imago.evaluation.remarks import percent, readable
+
+
+def confusion_svg(metrics: Metrics) -> str:
+    """Draw the confusion matrix as a square: rows shown, columns answered; each cell says itself on hovering."""
+    count = len(metrics.classes)
+    cells = []
+    for shown, row in enumerate(metrics.confusion):
+        total = sum(row)
+        for answered, times in enumerate(row):
+            if not times:
+                continue
+            title = html.escape(
+                f"{readable(metrics.classes[shown])} → {readable(metrics.classes[answered])}: {times} of {total}"
+            )
+            kind = "right" if shown == answered else "wrong"
+            opacity = 0.15 + 0.85 * times / total
+            cells.append(
+                f'<rect class="{kind}" x="{answered}" y="{shown}" width="1" height="1" opacity="{opacity:.2f}">'
+                f"<title>{title}</title></rect>"
+            )
+    return (
+        f'<svg class="matrix" viewBox="0 0 {count} {count}" role="img" aria-label="Confusion matrix">'
+        f'<rect class="ground" width="{count}" height="{count}"/>{"".join(cells)}</svg>'
+    )
+
+
+def reliability_svg(bins: Sequence[ReliabilityBin]) -> str:
+    """Draw accuracy over confidence: on the diagonal, the model is as often right as it claims."""
+    most = max((entry.count for entry in bins), default=1)
+    bars = []
+    for entry in bins:
+        left, width, height = 40 + 240 * entry.low, 240 * (entry.high - entry.low) - 2, 240 * entry.accuracy
+        title = f"claimed {percent(entry.confidence)}, right {percent(entry.accuracy)}, {entry.count} pictures"
+        bars.append(
+            f'<rect class="bar" x="{left + 1:.1f}" y="{250 - height:.1f}" width="{width:.1f}" height="{height:.1f}" '
+            f'opacity="{0.35 + 0.65 * entry.count / most:.2f}"><title>{title}</title></rect>'
+        )
+    ticks = "".join(
+        f'<text x="34" y="{254 - 240 * tick / 100:.0f}" text-anchor="end">{tick}%</text>'
+        f'<text x="{40 + 240 * tick / 100:.0f}" y="266" text-anchor="middle">{tick}%</text>'
+        for tick in (0, 50, 100)
+    )
+    return (
+        '<svg class="reliability" viewBox="0 0 300 286" role="img" aria-label="Reliability diagram">'
+        f'<rect class="ground" x="40" y="10" width="240" height="240"/>{"".join(bars)}'
+        f'<line class="ideal" x1="40" y1="250" x2="280" y2="10"/>{ticks}'
+        '<text x="160" y="282" text-anchor="middle">what it claims</text>'
+        '<text transform="translate(10 130) rotate(-90)" text-anchor="middle">what comes true</text></svg>'
+    )

@@ -1,0 +1,144 @@
+"""Whether a challenger may stand for production: only after it was compared with the champion that does."""
+
+from pydantic import Field
+from scipy.stats import binomtest
+
+from imago.config import GateConfig
+from imago.evaluation.metrics import Finding
+from imago.evaluation.report import EvaluationReport
+
+
+class Comparison(Finding):
+    """Two models on the same test pictures. McNemar's exact test: are the pictures that only one names even-handed?"""
+
+    pictures: int
+    champion_accuracy: float
+    only_challenger_right: int
+    only_champion_right: int
+    p_value: float = Field(ge=0.0, le=1.0)  # two-sided
+
+
+class GateDecision(Finding):
+    """What the gate decided, and why, in a sentence with the figures."""
+
+    promoted: bool
+    reason: str
+    challenger_accuracy: float
+    champion_version: str | None
+    comparison: Comparison | None  # None where there was no champion, or none that can be compared
+
+
+def decide(
+    challenger: EvaluationReport,
+    champion: EvaluationReport | None,
+    config: GateConfig,
+    *,
+    champion_version: str | None = None,
+) -> GateDecision:
+    """Decide whether the challenger replaces the champion, which must have been evaluated on the same test pictures.
+
+    The challenger must be good in itself (`min_accuracy`, `max_calibration_error`), must know every class that the
+    champion knows, and then be right more often; as often with the lower log loss; or less often by no more than
+    `max_accuracy_drop`, unless that is surely worse (`significance`).
+    """
+    flaw = _flaw(challenger, config) or (_incomparable(challenger, champion) if champion else None)
+    comparison = compare(challenger, champion) if champion and not flaw else None
+    if flaw:
+        promoted, reason = False, flaw
+    elif champion is None or comparison is None:
+        promoted, reason = True, f"First of its name: {_right(challenger)}, at least {config.min_accuracy:.1%} asked."
+    else:
+        promoted, reason = _compared(challenger, champion, comparison, config)
+    return GateDecision(
+        promoted=promoted,
+        reason=reason,
+        challenger_accuracy=challenger.metrics.accuracy,
+        champion_version=champion_version,
+        comparison=comparison,
+    )
+
+
+def compare(challenger: EvaluationReport, champion: EvaluationReport) -> Comparison:
+    """Compare two reports on the same test pictures, picture by picture."""
+    ours, theirs = _correct(challenger), _correct(champion)
+    if [key for key, _ in ours] != [key for key, _ in theirs]:
+        raise ValueError("The two reports are not about the same pictures.")
+    pairs = [(mine, other) for (_, mine), (_, other) in zip(ours, theirs, strict=True)]
+    only_challenger, only_champion = pairs.count((True, False)), pairs.count((False, True))
+    differing = only_challenger + only_champion
+    return Comparison(
+        pictures=len(pairs),
+        champion_accuracy=champion.metrics.accuracy,
+        only_challenger_right=only_challenger,
+        only_champion_right=only_champion,
+        p_value=min(1.0, float(binomtest(only_challenger, differing).pvalue)) if differing else 1.0,
+    )
+
+
+def _flaw(challenger: EvaluationReport, config: GateConfig) -> str | None:
+    metrics = challenger.metrics
+    if metrics.accuracy < config.min_accuracy:
+        return f"Not good enough: {_right(challenger)}, at least {config.min_accuracy:.1%} asked (gate.min_accuracy)."
+    if metrics.expected_calibration_error > config.max_calibration_error:
+        return (
+            f"Its confidence cannot be believed: it is off by {metrics.expected_calibration_error:.3f} on average, at "
+            f"most {config.max_calibration_error:.3f} allowed (gate.max_calibration_error)."
+        )
+    return None
+
+
+def _incomparable(challenger: EvaluationReport, champion: EvaluationReport) -> str | None:
+    if challenger.test_fingerprint != champion.test_fingerprint:
+        return (
+            f"Not comparable: the challenger was tested on other pictures ({challenger.test_fingerprint}) than the "
+            f"champion ({champion.test_fingerprint}); evaluate the champion on the challenger's test pictures first."
+        )
+    lost = sorted(set(champion.classes) - set(challenger.classes))
+    if lost:
+        named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        return (
+            f"Not comparable: the challenger does not know {named}, which the champion does; train it on them, or give "
+            "it another model.name."
+        )
+    return None
+
+
+def _compared(
+    challenger: EvaluationReport, champion: EvaluationReport, comparison: Comparison, config: GateConfig
+) -> tuple[bool, str]:
+    figures = (
+        f"{_right(challenger)}, the champion {comparison.champion_accuracy:.1%}; {comparison.only_challenger_right} "
+        f"pictures are right only with the challenger, {comparison.only_champion_right} only with the champion "
+        f"(p = {comparison.p_value:.3g})"
+    )
+    gain = comparison.only_challenger_right - comparison.only_champion_right
+    drop = -gain / comparison.pictures
+    sure = comparison.p_value < config.significance
+    if gain > 0:
+        doubt = "" if sure else ", though so small a difference may be chance"
+        return True, f"Better than the champion: {figures}{doubt}."
+    if gain == 0:
+        ours, theirs = challenger.metrics.log_loss, champion.metrics.log_loss
+        losses = f"log loss {ours:.4f} against {theirs:.4f}"
+        if ours < theirs - 1e-6:
+            return True, f"As often right as the champion, with the lower log loss: {figures}, {losses}."
+        if config.max_accuracy_drop == 0:
+            return False, f"No better than the champion: {figures}, {losses}."
+    if drop > config.max_accuracy_drop + 1e-9:
+        return False, f"Worse than the champion: {figures}, a drop of at most {config.max_accuracy_drop:.1%} allowed."
+    if sure:
+        return False, f"Surely worse than the champion, though by little: {figures}."
+    return True, f"Within the drop of {config.max_accuracy_drop:.1%} that is allowed: {figures}."
+
+
+def _right(report: EvaluationReport) -> str:
+    interval = report.metrics.accuracy_interval
+    return (
+        f"the challenger names {report.metrics.accuracy:.1%} of {report.metrics.pictures} test pictures right "
+        f"(95%: {interval.low:.1%}–{interval.high:.1%})"
+    )
+
+
+def _correct(report: EvaluationReport) -> list[tuple[tuple[str, str], bool]]:
+    columns = [report.predictions.column(name).to_pylist() for name in ("sha256", "label", "correct")]
+    return sorted(((digest, label), correct) for digest, label, correct in zip(*columns, strict=True))

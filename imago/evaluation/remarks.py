@@ -1,0 +1,108 @@
+"""What a reader should know of an evaluation besides the accuracy, in sentences."""
+
+from dataclasses import dataclass
+
+from imago.evaluation.metrics import ClassMetrics, Metrics
+from imago.evaluation.report import Findings
+
+_TRUSTED = 0.05
+_HURT = 0.10
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a person would say it: `93%`, `99.4%` near the ends, `–` for none."""
+    if share is None:
+        return "–"
+    near_an_end = 0 < share < 0.01 or 0.99 < share < 1
+    return f"{share:.1%}" if near_an_end else f"{share:.0%}"
+
+
+def readable(label: str) -> str:
+    """Return the name of a class as a person would write it."""
+    return label.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something to know, and whether it is good news."""
+
+    good: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class with its commonest confusion."""
+
+    metrics: ClassMetrics
+    taken_for: str | None
+    times: int
+
+
+def class_rows(metrics: Metrics) -> list[ClassRow]:
+    """Return the classes that the test pictures show, the weakest first."""
+    rows = []
+    for index, entry in enumerate(metrics.per_class):
+        if not entry.support:
+            continue
+        others = [(times, label) for label, times in zip(metrics.classes, metrics.confusion[index], strict=True)]
+        others[index] = (0, entry.label)
+        times, label = max(others, key=lambda pair: pair[0])
+        rows.append(ClassRow(entry, label if times else None, times))
+    return sorted(rows, key=lambda row: (row.metrics.recall or 0.0, row.metrics.f1 or 0.0, row.metrics.label))
+
+
+def remarks(findings: Findings) -> list[Remark]:
+    """Return what is to be known, bad news first."""
+    found = [_on_confidence(findings.metrics), *_on_classes(findings), *_on_slices(findings), *_on_robustness(findings)]
+    if findings.rejected:
+        share = percent(findings.rejected / findings.metrics.pictures)
+        found.append(Remark(True, f"It withholds {findings.rejected} answers ({share}) as too unsure."))
+    return sorted(found, key=lambda remark: remark.good)
+
+
+def _on_confidence(metrics: Metrics) -> Remark:
+    claimed, true = percent(metrics.mean_confidence), percent(metrics.accuracy)
+    points = f"{100 * metrics.expected_calibration_error:.1f} points"
+    if metrics.expected_calibration_error <= _TRUSTED:
+        return Remark(True, f"Its confidence can be believed: it claims {claimed} on average and is off by {points}.")
+    how = "sure" if metrics.mean_confidence > metrics.accuracy else "modest"
+    text = f"Its confidence is off by {points}: it claims {claimed} on average, and {true} come true"
+    return Remark(False, f"{text}. It is too {how}.")
+
+
+def _on_classes(findings: Findings) -> list[Remark]:
+    found = []
+    if findings.unknown_classes:
+        names = ", ".join(readable(label) for label in findings.unknown_classes[:3])
+        more = len(findings.unknown_classes) - 3
+        names += f" and {more} more" if more > 0 else ""
+        found.append(Remark(False, f"The test pictures show classes that it was never taught: {names}."))
+    weakest = class_rows(findings.metrics)[0]
+    recall, support = weakest.metrics.recall or 0.0, weakest.metrics.support
+    name = f"{readable(weakest.metrics.label)}, {round(recall * support)} of {support} right"
+    if weakest.taken_for and recall < findings.metrics.accuracy - _HURT:
+        taken = f", mostly taken for {readable(weakest.taken_for)} ({weakest.times})"
+        found.append(Remark(False, f"Weakest class: {name}{taken}."))
+    else:
+        found.append(Remark(True, f"No class is left behind: the weakest is {name}."))
+    return found
+
+
+def _on_slices(findings: Findings) -> list[Remark]:
+    weak = [entry for entry in findings.slices if entry.weak and entry.by != "class"]
+    return [
+        Remark(False, f"Weak where {entry.by} is “{entry.value}”: {percent(entry.accuracy)} of {entry.count} right.")
+        for entry in weak[:2]
+    ]
+
+
+def _on_robustness(findings: Findings) -> list[Remark]:
+    if not findings.robustness:
+        return []
+    worst = max(findings.robustness, key=lambda result: result.drop)
+    name = f"{readable(worst.corruption)} at strength {worst.strength}"
+    change = f"from {percent(worst.clean_accuracy)} to {percent(worst.accuracy)}"
+    if worst.drop > _HURT:
+        return [Remark(False, f"Most hurt by {name}: {change}.")]
+    return [Remark(True, f"It bears worse pictures: the worst is {name}, {change}.")]

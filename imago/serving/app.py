@@ -1,0 +1,286 @@
+"""The endpoint's HTTP application: routes, and the order in which a request is let in, bounded, answered and kept."""
+
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from imago.data import transforms
+from imago.data.transforms import RGB
+from imago.errors import did_you_mean
+from imago.evaluation.explain import occlusion_map, overlay
+from imago.monitoring.prediction_store import PredictionStore, prediction_row
+from imago.monitoring.prediction_writer import PredictionWriter
+from imago.serving.admission import Queue, RateLimit, check_key
+from imago.serving.metrics import Metrics
+from imago.serving.openapi import describe
+from imago.serving.refusal import (
+    Refusal,
+    answer_failure,
+    answer_http_exception,
+    answer_refusal,
+    refusal_of_picture,
+)
+from imago.serving.runtime import Prediction, Runtime, Unreadable
+from imago.serving.settings import ServingSettings
+from imago.serving.upload import read_json, read_pictures
+
+PAGE = Path(__file__).resolve().parent / "page"
+PAGE_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+OPEN_PATHS = frozenset({"/", "/ui", *(f"/ui/{name}" for name in PAGE_FILES), "/docs.json"})
+EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
+MAX_EXPLAIN = 4
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Application:
+    """An ASGI application that answers for one model."""
+
+    def __init__(self, runtime: Runtime, settings: ServingSettings, metrics: Metrics, *, version: str) -> None:
+        self.runtime = runtime
+        self.settings = settings
+        self.metrics = metrics
+        self.version = settings.version or version
+        self.model = {"name": runtime.spec.name, "version": self.version}
+        self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
+        self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
+        self.rate = RateLimit(settings.rate_limit, time.monotonic)
+        self.writer = None if settings.predictions is None else PredictionWriter(PredictionStore(settings.predictions))
+        self.lost = 0
+        self.starlette = Starlette(
+            routes=[
+                Route("/", self.home),
+                Route("/ui", self.page),
+                Route("/ui/{file}", self.page_file),
+                Route("/predict", self.predict, methods=["POST"]),
+                Route("/predict_batch", self.predict_batch, methods=["POST"]),
+                Route("/explain", self.explain, methods=["POST"]),
+                Route("/feedback", self.feedback, methods=["POST"]),
+                Route("/info", self.info),
+                Route("/metrics", self.show_metrics),
+                Route("/docs.json", self.docs),
+            ],
+            exception_handlers={
+                Refusal: answer_refusal,
+                HTTPException: answer_http_exception,
+                Exception: answer_failure,
+            },
+        )
+        self.starlette.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.starlette(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        try:
+            await self._admitted(scope, receive, counted)
+        finally:
+            route = self._route(scope)
+            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            if request.url.path not in OPEN_PATHS:
+                check_key(request.headers, self.settings.api_key)
+                self.rate.check(request.client.host if request.client else "")
+            await self.starlette(scope, receive, send)
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, send)
+        except ClientDisconnect:
+            return
+
+    def _route(self, scope: Scope) -> str:
+        for route in self.starlette.routes:
+            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+                return route.path
+        return "none"
+
+    async def predict(self, request: Request) -> Response:
+        with self.queue.place():
+            (picture,) = await self._pictures(request, "image")
+            (answer,) = await self.queue.run(self._predict, [picture])
+        return JSONResponse(self._told(self._readable(answer, picture)))
+
+    async def predict_batch(self, request: Request) -> Response:
+        with self.queue.place():
+            pictures = await self._pictures(request, "images")
+            answers = await self.queue.run(self._predict, pictures)
+        results: list[dict[str, Any]] = []
+        for answer, picture in zip(answers, pictures, strict=True):
+            try:
+                results.append(self._told(self._readable(answer, picture)))
+            except Refusal as refusal:
+                results.append(refusal.body())
+        return JSONResponse({"model": self.model, "results": results})
+
+    async def explain(self, request: Request) -> Response:
+        with self.explain_queue.place():
+            (picture,) = await self._pictures(request, "image")
+            png = await self.explain_queue.run(self._explain, picture)
+        return Response(png, media_type="image/png")
+
+    async def feedback(self, request: Request) -> Response:
+        body = await read_json(request, seconds=self.settings.upload_seconds)
+        prediction_id, label = body.get("prediction_id"), body.get("label")
+        if not isinstance(prediction_id, str) or not isinstance(label, str):
+            raise Refusal(400, "malformed", 'The body must be {"prediction_id": "…", "label": "…"}.')
+        classes = self.runtime.classes
+        if label not in classes:
+            hint = did_you_mean(label[:80], classes)
+            raise Refusal(400, "unknown_label", f"'{label[:80]}' is not one of the {len(classes)} classes.{hint}")
+        if self.writer is None:
+            raise Refusal(404, "not_kept", "This endpoint keeps no predictions, so it takes no feedback.")
+        if not await anyio.to_thread.run_sync(self._keep_feedback, self.writer, prediction_id, label):
+            raise Refusal(404, "unknown_prediction", f"No prediction '{prediction_id[:80]}' is known.")
+        return JSONResponse({"prediction_id": prediction_id, "label": label})
+
+    async def info(self, _: Request) -> Response:
+        spec, settings = self.runtime.spec, self.settings
+        return JSONResponse(
+            {
+                "model": self.model,
+                "architecture": spec.architecture,
+                "fingerprint": self.runtime.package.fingerprint,
+                "created": spec.created,
+                "metrics": spec.metrics,
+                "classes": spec.classes,
+                "image_size": spec.preprocessing.image_size,
+                "reject_threshold": spec.reject_threshold,
+                "top_k": min(settings.top_k, len(spec.classes)),
+                "feedback": self.writer is not None,
+                "limits": {
+                    "upload_bytes": settings.max_upload_bytes,
+                    "pixels": settings.max_pixels,
+                    "batch_pictures": settings.max_pictures,
+                    "batch_bytes": settings.max_batch_bytes,
+                    "formats": transforms.FORMATS,
+                },
+            }
+        )
+
+    async def docs(self, _: Request) -> Response:
+        return JSONResponse(describe(f"Imago: {self.model['name']}", self.version))
+
+    async def show_metrics(self, _: Request) -> Response:
+        if self.writer is not None and self.writer.lost > self.lost:
+            self.metrics.lost.inc(self.writer.lost - self.lost)
+            self.lost = self.writer.lost
+        content, kind = await anyio.to_thread.run_sync(self.metrics.render)
+        return Response(content, headers={"content-type": kind})
+
+    async def home(self, _: Request) -> Response:
+        return RedirectResponse("ui")
+
+    async def page(self, _: Request) -> Response:
+        headers = {
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache",
+        }
+        return Response(_page_file("index.html"), media_type="text/html", headers=headers)
+
+    async def page_file(self, request: Request) -> Response:
+        name = request.path_params["file"]
+        if name not in PAGE_FILES:
+            raise HTTPException(404)
+        return Response(_page_file(name), media_type=PAGE_FILES[name], headers={"Cache-Control": "no-cache"})
+
+    def close(self) -> None:
+        """End the threads, and keep what is not yet kept."""
+        self.queue.close()
+        self.explain_queue.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    async def _pictures(self, request: Request, field: str) -> list[bytes]:
+        settings = self.settings
+        several = field == "images"
+        return await read_pictures(
+            request,
+            field,
+            max_bytes=settings.max_upload_bytes,
+            max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
+            max_pictures=settings.max_pictures if several else 1,
+            seconds=settings.upload_seconds,
+        )
+
+    def _predict(self, pictures: list[bytes]) -> list[Prediction | Unreadable]:
+        return self.runtime.predict(pictures, top_k=self.settings.top_k, max_pixels=self.settings.max_pixels)
+
+    def _readable(self, answer: Prediction | Unreadable, picture: bytes) -> Prediction:
+        if isinstance(answer, Prediction):
+            return answer
+        refusal = refusal_of_picture(answer, picture)
+        self.metrics.unreadable.labels(refusal.code).inc()
+        raise refusal
+
+    def _told(self, prediction: Prediction) -> dict[str, Any]:
+        prediction_id = uuid.uuid4().hex
+        self.metrics.predictions.labels(self.version, prediction.label).inc()
+        if prediction.rejected:
+            self.metrics.rejected.labels(self.version).inc()
+        if self.writer is not None:
+            now = datetime.now(UTC)
+            self.writer.put(prediction_row(prediction, prediction_id=prediction_id, time=now, model=self.model["name"],
+                                           version=self.version))  # fmt: skip
+        return {
+            "prediction_id": prediction_id,
+            "model": self.model,
+            "predictions": [{"label": label, "probability": probability} for label, probability in prediction.top],
+            "rejected": prediction.rejected,
+            "reason": prediction.reason,
+        }
+
+    def _explain(self, picture: bytes) -> bytes:
+        try:
+            rgb = transforms.decode(picture, max_pixels=self.settings.max_pixels)
+        except transforms.UnreadablePicture as error:
+            raise refusal_of_picture(Unreadable(error.code, str(error)), picture) from error
+        small = _within(rgb, EXPLAIN_SIDE)
+        return overlay(small, occlusion_map(self.runtime, small))
+
+    @staticmethod
+    def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:
+        writer.flush()
+        deadline = time.monotonic() + 4 * writer.interval  # another worker may hold the row for one interval
+        while not writer.store.feedback(prediction_id, label):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(writer.interval / 4)
+        return True
+
+
+def _within(picture: RGB, side: int) -> RGB:
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _page_file(name: str) -> bytes:
+    return (PAGE / name).read_bytes()

@@ -1,0 +1,134 @@
+"""Turns a model package into a Bento that stands alone: the model pinned by its exact tag, the code beside it."""
+
+import hashlib
+import logging
+import re
+import shutil
+import tempfile
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from imago import telemetry
+from imago.errors import ConfigError, ImagoError
+from imago.serving.package import ModelPackage
+from imago.serving.sources import ROOT, sources_of
+
+MODULE = "imago.serving.service"
+SERVICE = f"{MODULE}:Endpoint"
+PAGE = "imago/serving/page"
+REQUIREMENTS = ("numpy", "onnxruntime", "pillow", "pydantic", "python-multipart", "prometheus-client")
+
+_FINGERPRINT, _CODE = "imago.fingerprint", "imago.code"
+_TAG_PART = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+def build_bento(package: ModelPackage, *, name: str, version: str) -> str:
+    """Put a package into BentoML's stores (under `BENTOML_HOME`) and return the Bento's exact tag, `name:version`.
+
+    Building the same package again gives the same Bento; it is built anew only where the endpoint's code has changed.
+    Raises ConfigError for a name or version that a tag cannot hold, and ImagoError where the tag stands for another
+    package already.
+    """
+    telemetry.switch_off()
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    tag = exact_tag(name, version)
+    labels = {_FINGERPRINT: package.fingerprint, _CODE: code_digest()}
+    try:
+        _save_model(package, tag, labels)
+        existing = _existing(bentoml.bentos, tag)
+        if existing is not None:
+            _require_same(existing.info.labels, labels, f"Bento {tag}")
+            if existing.info.labels.get(_CODE) == labels[_CODE]:
+                return tag
+            bentoml.bentos.delete(tag)
+        _build(package, tag, labels)
+    except (BentoMLException, OSError) as error:
+        raise ImagoError(f"The Bento {tag} cannot be built: {error}") from error
+    return tag
+
+
+def exact_tag(name: str, version: str) -> str:
+    """Return `name:version`, in lower case. Raises ConfigError for what BentoML takes for no tag."""
+    for what, text in (("model name", name), ("version", version)):
+        if not _TAG_PART.fullmatch(text.lower()) or text.lower() == "latest":
+            raise ConfigError(
+                f"The {what} '{text}' cannot name a Bento: use up to 63 letters, digits, '-', '_' and '.', beginning "
+                "and ending with a letter or digit, and not 'latest'."
+            )
+    return f"{name.lower()}:{version.lower()}"
+
+
+def endpoint_sources() -> list[str]:
+    """Return the files that the endpoint runs on, relative to the project; nothing else of it goes into a Bento."""
+    return sources_of(MODULE) + sorted(f"{PAGE}/{file.name}" for file in (ROOT / PAGE).iterdir() if file.is_file())
+
+
+def code_digest() -> str:
+    """Return a digest of the files that the endpoint runs on: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for source in endpoint_sources():
+        digest.update(source.encode())
+        digest.update((ROOT / source).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _save_model(package: ModelPackage, tag: str, labels: dict[str, str]) -> None:
+    import bentoml
+    from bentoml.models import ModelContext
+
+    existing = _existing(bentoml.models, tag)
+    if existing is not None:
+        _require_same(existing.info.labels, labels, f"model {tag} in BentoML's store")
+        return
+    context = ModelContext(framework_name="onnxruntime", framework_versions={"onnxruntime": installed("onnxruntime")})
+    own = {_FINGERPRINT: labels[_FINGERPRINT]}
+    with bentoml.models.create(tag, module="imago.serving", labels=own, context=context, signatures={}) as model:
+        shutil.copytree(package.path, model.path, dirs_exist_ok=True)
+
+
+def _build(package: ModelPackage, tag: str, labels: dict[str, str]) -> None:
+    import bentoml
+
+    name, _, version = tag.partition(":")
+    quiet = logging.getLogger("bentoml")
+    level = quiet.level
+    with tempfile.TemporaryDirectory(prefix="imago-bento-") as context:
+        for source in endpoint_sources():
+            target = Path(context, source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / source, target)
+        quiet.setLevel(logging.WARNING)
+        try:
+            bentoml.bentos.build(
+                SERVICE,
+                name=name,
+                version=version,
+                labels=labels,
+                description=package.card,
+                include=["imago/"],
+                models=[tag],
+                python={"packages": [f"{one}=={installed(one)}" for one in REQUIREMENTS], "lock_packages": False},
+                build_ctx=context,
+            )
+        finally:
+            quiet.setLevel(level)
+
+
+def _existing(store: Any, tag: str) -> Any:
+    from bentoml.exceptions import NotFound
+
+    try:
+        return store.get(tag)
+    except NotFound:
+        return None
+
+
+def _require_same(found: dict[str, str], wanted: dict[str, str], what: str) -> None:
+    if found.get(_FINGERPRINT) != wanted[_FINGERPRINT]:
+        raise ImagoError(
+            f"The {what} holds another model ({found.get(_FINGERPRINT)}, not {wanted[_FINGERPRINT]}): a version is "
+            "never replaced; take a new one."
+        )

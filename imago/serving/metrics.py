@@ -1,0 +1,72 @@
+"""Counts for Prometheus, summed over the workers of one server; no label that a client could choose."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """The endpoint's counters and histograms."""
+
+    def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
+        from prometheus_client import REGISTRY, Counter, Histogram
+
+        self.registry = registry or REGISTRY
+        self.requests = Counter(
+            "imago_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "imago_request_seconds",
+            "Seconds from a request's first byte to the end of its answer, by route.",
+            ["route"],
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            registry=self.registry,
+        )
+        self.predictions = Counter(
+            "imago_predictions", "Predictions by model version and label.", ["version", "label"], registry=self.registry
+        )
+        self.rejected = Counter(
+            "imago_rejected", "Predictions that the model was not sure of.", ["version"], registry=self.registry
+        )
+        self.unreadable = Counter(
+            "imago_unreadable", "Pictures that could not be read, by reason.", ["code"], registry=self.registry
+        )
+        self.lost = Counter(
+            "imago_predictions_lost", "Predictions that could not be kept for monitoring.", registry=self.registry
+        )
+
+    def render(self) -> tuple[bytes, str]:
+        """Return what Prometheus reads, and its content type; every worker of the server is in it."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = self.registry
+        if os.environ.get(_VARIABLE):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def share_between_workers(folder: Path) -> None:
+    """Let the workers of this process's parent count in one place, apart from any other version's.
+
+    BentoML's own folder is one for all servers of a user, and each that starts empties it. Call this before
+    prometheus_client is first imported. Where the folder cannot be made, each worker counts for itself.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if old.name.isdigit() and not Path("/proc", old.name).exists() and Path("/proc").is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+        ours = folder / str(os.getppid())
+        ours.mkdir(exist_ok=True)
+    except OSError:
+        os.environ.pop(_VARIABLE, None)
+        return
+    os.environ[_VARIABLE] = str(ours)

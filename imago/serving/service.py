@@ -1,0 +1,91 @@
+"""The BentoML service: it finds its model by the exact tag that its Bento pins, and mounts the HTTP application.
+
+Set up by the environment of whoever starts it:
+
+- `IMAGO_PREDICTIONS`: the SQLite file that predictions are kept in; absent: none are kept
+- `IMAGO_MODEL_VERSION`: the version that answers name; absent: the Bento's
+- `IMAGO_TOP_K`, `IMAGO_MAX_UPLOAD_BYTES`, `IMAGO_MAX_PIXELS`: how many labels an answer has, and what a picture may be
+- `IMAGO_API_KEY`: the key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none
+- `IMAGO_RATE_LIMIT`: requests a second and client; absent: no limit
+- `IMAGO_WORKERS`: worker processes under `bentoml serve`; absent: 1
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bentoml
+from starlette.types import Receive, Scope, Send
+
+from imago.errors import ImagoError
+from imago.serving.package import ModelPackage
+from imago.serving.refusal import Refusal
+from imago.serving.settings import ServingSettings, workers_from_environment
+
+if TYPE_CHECKING:
+    from imago.serving.app import Application
+
+SLOWEST_SECONDS = 300.0  # our own bounds are tighter, and answer better
+
+
+class Door:
+    """What is mounted when the service is imported; it leads to the application once that stands."""
+
+    def __init__(self) -> None:
+        self.application: Application | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.application is not None:
+            await self.application(scope, receive, send)
+        else:
+            refusal = Refusal(503, "not_ready", "The model is not loaded.", retry_after=2)
+            await refusal.response()(scope, receive, send)
+
+
+door = Door()
+
+
+@bentoml.service(
+    name="imago",
+    workers=workers_from_environment(os.environ),
+    traffic={"timeout": SLOWEST_SECONDS},
+    metrics={"enabled": False, "namespace": "bentoml"},
+    logging={"access": {"enabled": False, "skip_paths": [], "format": {"trace_id": "032x", "span_id": "016x"}}},
+)
+@bentoml.asgi_app(door, path="/")
+class Endpoint:
+    """An image classifier over HTTP."""
+
+    def __init__(self) -> None:
+        from imago.serving.metrics import Metrics, share_between_workers
+
+        home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+        share_between_workers(home / "imago-metrics")
+        from imago.serving.app import Application
+        from imago.serving.runtime import Runtime
+
+        package, version = pinned_package()
+        runtime = Runtime(package)
+        for sample in package.golden[:1]:
+            runtime.predict([(package.path / "golden" / sample.file).read_bytes()])
+        settings = ServingSettings.from_environment(os.environ)
+        self.application = door.application = Application(runtime, settings, Metrics(), version=version)
+
+    def __is_ready__(self) -> bool:
+        return door.application is not None
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        door.application = None
+        self.application.close()
+
+
+def pinned_package() -> tuple[ModelPackage, str]:
+    """Return the package that this service's Bento pins, and the Bento's version. Raises ImagoError outside a Bento."""
+    bento = getattr(Endpoint, "bento", None)
+    if bento is None:
+        raise ImagoError("The service runs only out of a Bento; build one with imago.serving.bento.build_bento.")
+    tags = [model.tag for model in bento.info.all_models]
+    if len(tags) != 1:
+        raise ImagoError(f"The Bento {bento.tag} pins {len(tags)} models; it must pin exactly one.")
+    return ModelPackage(Path(bentoml.models.get(tags[0]).path)), str(bento.tag.version)

@@ -1,0 +1,38 @@
+"""Finds the files of this project that a module runs on, by reading its import statements."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "imago"
+
+
+def sources_of(module: str, root: Path = ROOT) -> list[str]:
+    """Return the files of a module and of all in `imago` that it imports, also inside functions, relative to `root`."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = _file(name, root)
+        if file is None or file in found:
+            continue
+        found.add(file)
+        parents = [name.rpartition(".")[0]] if "." in name else []
+        waiting += [*parents, *_imports((root / file).read_text(encoding="utf-8"))]
+    return sorted(found)
+
+
+def _file(name: str, root: Path) -> str | None:
+    path = name.replace(".", "/")
+    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (root / file).is_file()), None)
+
+
+def _imports(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name.split(".")[0] == PROJECT)

@@ -1,0 +1,231 @@
+"""Makes a timm classifier with the weights that were asked for, or says why not: never a silent random start."""
+
+import inspect
+import sys
+from typing import Any
+
+import httpx
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError
+from torch import nn
+
+from imago.data.transforms import Preprocessing
+from imago.errors import ConfigError, did_you_mean
+from imago.training.checkpoint import HUB_FILES, Checkpoint, State, read_checkpoint, weights_state
+
+__all__ = ["check_architecture", "create_classifier", "embed", "head_of", "preprocessing_of", "weights_state"]
+
+_CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
+_SEED, _SHOWN = 0, 3
+_PATIENCE = 5.0  # seconds
+_NO_NETWORK = (OSError, httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
+
+
+def create_classifier(architecture: str, weights: str, num_classes: int, image_size: int) -> nn.Module:
+    """Make a timm model for pictures (N, 3, image_size, image_size) that tells `num_classes` apart.
+
+    `weights` is `hub` (pretrained, through timm), `none` (random), a checkpoint (`.safetensors`; `.pt`, `.pth` or
+    `.bin` without code in it), or a folder in timm's `local-dir:` layout. The head is always new. Raises ConfigError
+    for an unknown architecture, weights that are not there or are another architecture's, and a size it cannot take.
+    """
+    check_architecture(architecture)
+    if weights == "hub":
+        model = _pretrained(architecture, num_classes, image_size)
+    elif weights == "none":
+        model = _random(architecture, num_classes, image_size)
+    else:
+        model = _from_checkpoint(architecture, read_checkpoint(weights), num_classes, image_size)
+    _try_out(model, architecture, image_size)
+    return model
+
+
+def check_architecture(architecture: str) -> None:
+    """Raise ConfigError, with the nearest names, where timm has no such model."""
+    if not timm.is_model(architecture):
+        hint = did_you_mean(architecture, timm.list_models())
+        raise ConfigError(f"model.architecture: timm {timm.__version__} knows no '{architecture}'.{hint}")
+
+
+def preprocessing_of(model: nn.Module, image_size: int) -> Preprocessing:
+    """Return how a picture becomes this model's input, as its weights were trained."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
+    return Preprocessing(image_size=image_size, mean=tuple(mean), std=tuple(std))
+
+
+def embed(model: Any, features: torch.Tensor) -> torch.Tensor:
+    """Return what the head sees of a model's features: (N, D)."""
+    pooled: torch.Tensor = model.forward_head(features, pre_logits=True)
+    return pooled.flatten(1)
+
+
+def head_of(model: Any) -> nn.Linear | None:
+    """Return the linear layer from embeddings to logits; None for the few architectures that end otherwise."""
+    head = model.get_classifier()
+    return head if isinstance(head, nn.Linear) else None
+
+
+def _random(architecture: str, num_classes: int, image_size: int, **options: Any) -> nn.Module:
+    if _takes_image_size(architecture):
+        options["img_size"] = image_size
+    try:
+        model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **options)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(_unfit(architecture, image_size, error)) from error
+    return model
+
+
+def _takes_image_size(architecture: str) -> bool:
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Module:
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    if config is None or not config.has_weights:
+        hint = did_you_mean(architecture, timm.list_pretrained())
+        raise ConfigError(f"model.weights: timm has no pretrained weights for '{architecture}'; `none` is left.{hint}")
+    overlay = {"file": cached} if (cached := _cached(config.hf_hub_id)) else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        start = _random(architecture, num_classes, image_size).state_dict()
+        torch.manual_seed(_SEED)
+        try:
+            if config.hf_hub_id and not cached:
+                _ask_hub(config.hf_hub_id)
+            model = _random(architecture, num_classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+        except _NO_NETWORK as error:
+            raise ConfigError(
+                f"model.weights: the hub's weights for '{architecture}' cannot be had ({_first_line(error)}): set "
+                "model.weights to a checkpoint's file or folder, or to `none` for a random start."
+            ) from error
+        except (RuntimeError, SafetensorError) as error:
+            raise ConfigError(
+                f"model.weights: the hub's weights do not fit '{architecture}': {_first_line(error)}"
+            ) from error
+    missed = _unchanged(start, model)
+    if missed:
+        raise ConfigError(f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}.")
+    return model
+
+
+def _cached(hub_id: str | None) -> str | None:
+    """Return the weights' file in the hub's local cache: nothing is asked of the network for what is there."""
+    if not hub_id:
+        return None
+    found = (try_to_load_from_cache(hub_id, name) for name in HUB_FILES)
+    return next((path for path in found if isinstance(path, str)), None)
+
+
+def _ask_hub(hub_id: str) -> None:
+    """Ask once, with a short patience, before the hub's own client asks for most of a minute."""
+    if constants.HF_HUB_OFFLINE:
+        raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set, and they are not in the local cache")
+    httpx.head(f"{constants.ENDPOINT}/{hub_id}/resolve/main/{HUB_FILES[0]}", timeout=_PATIENCE)
+
+
+def _unchanged(start: State, model: nn.Module) -> list[str]:
+    """Return which weights, but the head's, are those of the random start."""
+    skipped = _head_keys(model)
+    return [
+        name
+        for name, value in model.named_parameters()
+        if name not in skipped and value.min() != value.max() and torch.equal(value, start[name])
+    ]
+
+
+def _from_checkpoint(architecture: str, checkpoint: Checkpoint, num_classes: int, image_size: int) -> nn.Module:
+    theirs = str(checkpoint.config.get("architecture", architecture))
+    if theirs.split(".")[0] != architecture.split(".")[0]:
+        raise ConfigError(
+            f"model.weights: {checkpoint.origin} holds weights of '{theirs}', not of model.architecture "
+            f"'{architecture}': change one of the two."
+        )
+    model = _random(architecture, num_classes, image_size)
+    wanted, given = model.state_dict(), checkpoint.state
+    skipped = _head_keys(model)
+    if _misfits(given, wanted, skipped):
+        given = _filtered(architecture, given, model)
+    if misfits := _misfits(given, wanted, skipped):
+        raise ConfigError(
+            f"model.weights: {checkpoint.origin} does not fit model.architecture '{architecture}': {_some(misfits)}."
+        )
+    model.load_state_dict(
+        {name: given.get(name, value) for name, value in wanted.items() if name not in skipped}, False
+    )
+    described = checkpoint.config
+    stored = described.get("pretrained_cfg") or described.get("preprocessing") or described
+    kept = {key: tuple(stored[key]) for key in ("mean", "std") if key in stored}
+    model.pretrained_cfg = {**(getattr(model, "pretrained_cfg", None) or {}), **kept}  # type: ignore[assignment]
+    return model
+
+
+def _filtered(architecture: str, state: State, model: nn.Module) -> State:
+    """Give timm's own converter for this family a try: it renames old keys and resizes position embeddings."""
+    module = sys.modules[timm.model_entrypoint(architecture.split(".")[0]).__module__]
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        both = len(inspect.signature(convert).parameters) > 1
+        converted: State = convert(dict(state), model) if both else convert(dict(state))
+    except (KeyError, RuntimeError, ValueError, IndexError, AttributeError):
+        return state
+    return converted
+
+
+def _misfits(given: State, wanted: State, skipped: set[str]) -> list[str]:
+    found = []
+    for name, value in wanted.items():
+        if name in skipped or name.endswith(_CONSTANTS):
+            continue
+        if name not in given:
+            found.append(f"no {name}")
+        elif given[name].shape != value.shape:
+            found.append(f"{name} is {tuple(given[name].shape)}, not {tuple(value.shape)}")
+    found.extend(f"{name} is not in it" for name in given if name not in wanted and not _is_head(name, skipped))
+    return found
+
+
+def _is_head(name: str, skipped: set[str]) -> bool:
+    return name in skipped or name.split(".")[0] in {key.split(".")[0] for key in skipped}
+
+
+def _head_keys(model: nn.Module) -> set[str]:
+    head = model.get_classifier()  # type: ignore[operator]
+    heads = head if isinstance(head, tuple | list) else (head,)
+    names = {id(module): name for name, module in model.named_modules()}
+    return {f"{names[id(module)]}.{key}" for module in heads if id(module) in names for key in module.state_dict()}
+
+
+def _try_out(model: nn.Module, architecture: str, image_size: int) -> None:
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            logits = model.forward_head(model.forward_features(torch.zeros(1, 3, image_size, image_size)))  # type: ignore[operator]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(_unfit(architecture, image_size, error)) from error
+    finally:
+        model.train(training)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise ConfigError(f"model.architecture: '{architecture}' does not give one row of logits a picture.")
+
+
+def _unfit(architecture: str, image_size: int, error: Exception) -> str:
+    return (
+        f"model.architecture: '{architecture}' does not take pictures of {image_size}×{image_size} pixels "
+        f"(data.image_size): {_first_line(error)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{rest}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

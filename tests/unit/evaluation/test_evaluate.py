@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from imago.config import EvaluationConfig
+from imago.data.dataset import ImageDataset
+from imago.errors import DataRefused
+from imago.evaluation.evaluate import evaluate
+from imago.evaluation.report import PREDICTIONS, EvaluationReport
+from tests.packages import CLASSES, colour_dataset, make_package
+
+QUICK = EvaluationConfig(bootstrap_samples=20, robustness=False)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
+    package = make_package(tmp_path_factory.mktemp("model") / "package", reject_threshold=0.5)
+    return evaluate(package, colour_dataset(test=10, mislabelled=3), EvaluationConfig(bootstrap_samples=20), seed=0)
+
+
+def test_every_number_is_about_the_test_split_only(report: EvaluationReport) -> None:
+    assert report.metrics.pictures == report.predictions.num_rows == 30
+    assert report.metrics.accuracy == pytest.approx(0.9)
+    assert report.test_fingerprint == colour_dataset(test=10, mislabelled=3).split("test").fingerprint
+    assert report.figures()["test_accuracy"] == report.metrics.accuracy
+
+
+def test_predictions_say_each_answer(report: EvaluationReport) -> None:
+    assert report.predictions.schema == PREDICTIONS
+    rows = report.predictions.to_pylist()
+    wrong = [row["id"] for row in rows if not row["correct"]]
+    assert wrong == ["test/blue/000.png", "test/blue/001.png", "test/blue/002.png"]
+    for row in rows:
+        assert row["predicted"] == CLASSES[max(range(3), key=lambda index: row["probabilities"][index])]
+        assert sum(row["probabilities"]) == pytest.approx(1.0, abs=1e-5)
+        assert (row["width"], row["height"]) == (48, 40)
+
+
+def test_what_the_gate_needs_is_there(report: EvaluationReport) -> None:
+    assert 0 < report.latency_ms <= report.latency_ms_p95
+    assert report.model_bytes > 100
+    assert report.classes == CLASSES
+    assert {(result.corruption, result.strength) for result in report.robustness} >= {("blur", 1), ("jpeg", 3)}
+
+
+def test_the_page_says_the_verdict_first_and_fetches_nothing(report: EvaluationReport) -> None:
+    page = report.html
+    assert page.index("90% of 30 pictures") < page.index("Worst mistakes") < page.index("Class by class")
+    assert page.count('src="data:image/jpeg;base64,') == 6  # three mistakes, each with where the model looked
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert 'src="http' not in page
+
+
+def test_a_name_cannot_smuggle_markup_into_the_page(tmp_path: Path) -> None:
+    classes = ("<script>alert(1)</script>", "red")
+    dataset = colour_dataset(classes=classes, test=4, mislabelled=1)
+    page = evaluate(make_package(tmp_path / "package", classes), dataset, QUICK, seed=0).html
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_two_evaluations_find_the_same(tmp_path: Path) -> None:
+    package, dataset = make_package(tmp_path / "package"), colour_dataset()
+    first, again = (evaluate(package, dataset, QUICK, seed=0) for _ in range(2))
+    assert first.content_hash == again.content_hash
+    other = evaluate(package, colour_dataset(mislabelled=1), QUICK, seed=0)
+    assert other.content_hash != first.content_hash
+
+
+def test_a_class_that_the_model_was_never_taught_counts_as_wrong(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package", ("blue", "green"))
+    report = evaluate(package, colour_dataset(test=4), QUICK, seed=0)
+    assert report.unknown_classes == ("red",)
+    assert report.metrics.accuracy == pytest.approx(2 / 3)
+    assert "never taught: red" in report.html
+
+
+def test_many_classes_are_drawn_as_a_map(tmp_path: Path) -> None:
+    classes = tuple(f"species_{index}" for index in range(30))
+    report = evaluate(
+        make_package(tmp_path / "package", classes), colour_dataset(classes=classes, train=1, val=1, test=2), QUICK, seed=0
+    )
+    assert '<svg class="matrix"' in report.html
+    assert "10 more classes" in report.html
+
+
+def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    package = make_package(tmp_path / "package")
+    evaluate(package, colour_dataset(test=15), QUICK, seed=0, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(32, 45), (45, 45)]
+
+
+def test_no_test_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="no test pictures"):
+        evaluate(make_package(tmp_path / "package"), colour_dataset(test=0), QUICK, seed=0)
+
+
+def test_an_unreadable_test_picture_is_named(tmp_path: Path) -> None:
+    broken = ImageDataset.from_rows(["test/red/x.jpg"], [b"not a picture"], ["red"], ["test"], origin="made up")
+    with pytest.raises(DataRefused, match=r"test/red/x\.jpg"):
+        evaluate(make_package(tmp_path / "package"), broken, QUICK, seed=0)

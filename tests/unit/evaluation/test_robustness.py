@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imago.evaluation.robustness import CORRUPTIONS, STRENGTHS, measure_robustness
+from imago.serving.runtime import Runtime
+from tests.packages import colour_dataset, make_package, picture
+
+RNG = np.random.default_rng
+
+
+@pytest.mark.parametrize("name", sorted(CORRUPTIONS))
+def test_a_stronger_corruption_changes_the_picture_more(name: str) -> None:
+    clean = picture("red", size=(64, 64), noise=40.0)
+    changes = []
+    for strength in STRENGTHS:
+        worse = CORRUPTIONS[name](clean, strength, RNG(0))
+        assert worse.shape == clean.shape
+        assert worse.dtype == np.uint8
+        changes.append(np.abs(worse.astype(float) - clean).mean())
+    assert 0 < changes[0] < changes[1] < changes[2]
+
+
+def test_a_model_of_mean_colours_bears_blur_but_not_darkness(tmp_path: Path) -> None:
+    runtime = Runtime(make_package(tmp_path / "package", ("green", "red", "yellow")))
+    test = colour_dataset(classes=("green", "red", "yellow"), test=12).split("test")
+    found = measure_robustness(runtime, test, seed=1)
+    assert len(found) == len(CORRUPTIONS) * len(STRENGTHS)
+    by_name = {(result.corruption, result.strength): result for result in found}
+    assert by_name["blur", 3].clean_accuracy == by_name["blur", 3].accuracy == 1.0
+    assert by_name["blur", 3].drop == 0.0
+    assert by_name["brightness", 3].accuracy < 1.0  # a yellow at half the light is nearest to green
+    assert by_name["brightness", 3].drop == 1.0 - by_name["brightness", 3].accuracy
+
+
+def test_the_same_seed_measures_the_same(tmp_path: Path) -> None:
+    runtime = Runtime(make_package(tmp_path / "package"))
+    test = colour_dataset(test=8).split("test")
+    first = measure_robustness(runtime, test, seed=4, limit=10)
+    assert first == measure_robustness(runtime, test, seed=4, limit=10)
+    assert {result.count for result in first} == {10}

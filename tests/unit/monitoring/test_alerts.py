@@ -1,0 +1,111 @@
+"""Alerts arrive, and where they do not, this is said and nothing else fails."""
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from imago.config import MonitoringConfig
+from imago.errors import ConfigError
+from imago.monitoring.alerts import Alert, AlertError, LogSink, WebhookSink, send, sinks
+
+ALERT = Alert("moths drifted", "3 of 9 tests found drift.", {"verdict": "drifted", "count": 200})
+
+
+@contextmanager
+def webhook(*statuses: int, location: str | None = None) -> Iterator[tuple[str, list[dict]]]:
+    """A server on loopback that answers with these statuses, the last one from then on, and keeps what it was sent."""
+    received: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append(json.loads(body))
+            self.send_response(statuses[min(len(received), len(statuses)) - 1])
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hooks/s3cret", received
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_the_webhook_is_sent_the_alert_as_json() -> None:
+    with webhook(200) as (url, received):
+        WebhookSink(url).send(ALERT)
+    assert received == [
+        {
+            "text": "moths drifted: 3 of 9 tests found drift.",
+            "title": "moths drifted",
+            "facts": {"verdict": "drifted", "count": 200},
+        }
+    ]
+
+
+def test_a_server_error_is_tried_again() -> None:
+    with webhook(500, 204) as (url, received):
+        WebhookSink(url).send(ALERT)
+    assert len(received) == 2
+
+
+def test_a_refusal_is_not_tried_again_and_the_secret_address_is_not_told() -> None:
+    with webhook(403) as (url, received), pytest.raises(AlertError) as failure:
+        WebhookSink(url).send(ALERT)
+    assert len(received) == 1
+    assert "403" in str(failure.value)
+    assert "s3cret" not in str(failure.value)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with (
+        webhook(200) as (elsewhere, stolen),
+        webhook(307, location=elsewhere) as (url, _),
+        pytest.raises(AlertError, match="307"),
+    ):
+        WebhookSink(url).send(ALERT)
+    assert stolen == []
+
+
+def test_a_webhook_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(AlertError, match="ReadTimeout"):
+            WebhookSink(url, timeout_seconds=0.4).send(ALERT)
+
+
+def test_a_failed_alert_is_told_and_the_others_are_still_sent(caplog: pytest.LogCaptureFixture) -> None:
+    with webhook(404) as (url, _), caplog.at_level(logging.WARNING):
+        failures = send(ALERT, [WebhookSink(url), LogSink()])
+    assert failures == ["The webhook at 127.0.0.1 did not take the alert: it answered 404. Check monitoring.webhook."]
+    assert "moths drifted: 3 of 9 tests found drift." in caplog.messages
+
+
+def test_without_a_webhook_alerts_go_to_the_log_only() -> None:
+    assert [type(sink) for sink in sinks(MonitoringConfig())] == [LogSink]
+
+
+def test_a_configured_webhook_is_added() -> None:
+    found = sinks(MonitoringConfig(webhook="https://chat.example/hooks/s3cret"))
+    assert isinstance(found[1], WebhookSink)
+    assert found[1].host == "chat.example"
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "chat.example/hook", "http://"])
+def test_an_address_that_is_not_http_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"monitoring\.webhook"):
+        WebhookSink(address)

@@ -1,0 +1,302 @@
+"""Rollouts of a made-up model by the real supervisor: real processes, sockets and signals."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from imago.config import DeployConfig
+from imago.errors import ConfigError, DeploymentFailed
+from imago.serving import deployment, processes
+from imago.serving.package import ModelPackage
+from imago.serving.rollout import Deployment
+
+TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class House:
+    """A deployment called `moths`, whose versions behave as a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lines: list[str] = []
+        self.behaviour: dict[str, str] = {}
+        self.config = DeployConfig(port=free_port(), timeout_seconds=10)
+        self.package = ModelPackage(folder / "package")
+        (folder / "package" / "golden").mkdir(parents=True)
+        (folder / "package" / "golden" / "0.jpg").write_bytes(b"a picture")
+        golden = [{"file": "0.jpg", "label": "moth", "probability": 1.0}]
+        (folder / "package" / "golden" / "golden.json").write_text(json.dumps(golden))
+        self.moths = self.named("moths")
+
+    def named(self, name: str) -> Deployment:
+        return Deployment(
+            name, on_progress=self.lines.append, command=self.command, package=lambda tag: self.package
+        )
+
+    def command(self, tag: str) -> list[str]:
+        return [sys.executable, "-S", str(TINY_WORKER), tag, self.behaviour.get(tag, "good")]
+
+    def deploy(self, version: int, **changes: object) -> deployment.Status:
+        return self.moths.deploy(f"moths:{version}", self.config.model_copy(update=changes))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.config.port}"
+
+    def version(self) -> str:
+        return httpx.post(f"{self.url}/predict", content=b"x").json()["model"]["version"]
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    house = House(tmp_path)
+    yield house
+    for name in deployment.names():
+        state = deployment.read(name)
+        for process in [*state.leftover, *([state.current.process] if state.current and state.current.process else [])]:
+            processes.end(process, grace=0.5)
+
+
+def test_first_version_serves_on_the_configured_port(house):
+    status = house.deploy(1)
+    assert status.running
+    assert status.endpoint == house.url
+    assert status.model == {"name": "moths", "version": "1"}
+    assert status.previous is None
+    assert len(status.pids) == 2  # the supervisor and its worker
+    assert house.version() == "1"
+
+
+def test_switch_loses_no_request_and_ends_the_old_process_tree(house):
+    old = house.deploy(1)
+    seen: list[str] = []
+    failures: list[str] = []
+    done = threading.Event()
+
+    def hammer() -> None:
+        while not done.is_set():
+            try:
+                answer = httpx.post(f"{house.url}/predict", content=b"x", timeout=10)
+                seen.append(answer.json()["model"]["version"])
+            except httpx.HTTPError as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    status = house.deploy(2)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {"1", "2"} == set(seen)
+    assert status.model == {"name": "moths", "version": "2"}
+    assert status.previous == {"name": "moths", "version": "1"}
+    assert not any(psutil.pid_exists(pid) for pid in old.pids)
+
+
+def test_request_under_way_is_answered_by_the_version_that_took_it(house):
+    house.deploy(1)
+    answers: list[str] = []
+
+    def ask_slowly() -> None:
+        answers.append(httpx.post(f"{house.url}/slow", content=b"x").json()["model"]["version"])
+
+    asked = threading.Thread(target=ask_slowly)
+    asked.start()
+    time.sleep(0.1)
+    house.deploy(2)
+    asked.join()
+    assert answers == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("wrong", "golden sample 0.jpg was answered 'cat', not 'moth'"),
+        ("liar", "it says it is moths:0, not moths:2"),
+        ("dead", "its server process ended while starting"),
+    ],
+)
+def test_a_version_that_fails_never_stops_the_one_that_serves(house, behaviour, reason):
+    before = house.deploy(1)
+    house.behaviour["moths:2"] = behaviour
+    with pytest.raises(DeploymentFailed) as failure:
+        house.deploy(2)
+    assert str(failure.value) == f"moths:2 was not deployed, moths:1 still serves: {reason}"
+    after = house.moths.status()
+    assert after.pids == before.pids
+    assert house.version() == "1"
+    assert [(event.action, event.tag) for event in house.moths.history()] == [
+        ("deployed", "moths:1"),
+        ("failed", "moths:2"),
+    ]
+
+
+def test_the_log_of_a_version_that_fails_is_shown(house):
+    house.behaviour["moths:1"] = "dead"
+    with pytest.raises(DeploymentFailed, match="nothing is served"):
+        house.deploy(1)
+    assert "| the model cannot be loaded" in house.lines
+
+
+def test_start_up_ends_at_the_deadline_and_leaves_no_process(house):
+    house.behaviour["moths:1"] = "mute"
+    with pytest.raises(DeploymentFailed, match="was not ready within 1 s"):
+        house.deploy(1, timeout_seconds=1)
+    children = psutil.Process().children(recursive=True)
+    assert not [child for child in children if "moths:1" in " ".join(child.cmdline())]
+    assert processes.free("127.0.0.1", house.config.port)
+
+
+def test_a_port_that_another_program_holds_is_named(house):
+    with socket.create_server(("127.0.0.1", house.config.port)):
+        with pytest.raises(DeploymentFailed) as failure:
+            house.deploy(1)
+    assert f"Port {house.config.port} is used by process {os.getpid()}" in str(failure.value)
+
+
+def test_the_same_version_is_not_started_twice(house):
+    assert house.deploy(1).pids == house.deploy(1).pids
+
+
+def test_changed_options_start_the_same_version_anew(house):
+    before = house.deploy(1)
+    after = house.deploy(1, workers=2)
+    assert len(after.pids) == 3
+    assert set(before.pids).isdisjoint(after.pids)
+    assert after.previous is None
+
+
+def test_a_new_port_is_served_before_the_old_one_is_left(house):
+    house.deploy(1)
+    old_port, new_port = house.config.port, free_port()
+    status = house.deploy(2, port=new_port)
+    assert status.endpoint == f"http://127.0.0.1:{new_port}"
+    assert processes.free("127.0.0.1", old_port)
+
+
+def test_rollback_serves_the_version_before(house):
+    house.deploy(1)
+    house.deploy(2)
+    status = house.moths.rollback()
+    assert status.model == {"name": "moths", "version": "1"}
+    assert status.previous == {"name": "moths", "version": "2"}
+    assert house.version() == "1"
+    assert house.moths.history()[-1].action == "rolled back"
+
+
+def test_rollback_without_a_version_before_is_refused(house):
+    house.deploy(1)
+    with pytest.raises(ConfigError, match="no version before"):
+        house.moths.rollback()
+
+
+def test_stop_frees_the_port_and_start_serves_the_same_version(house):
+    pids = house.deploy(1).pids
+    stopped = house.moths.stop()
+    assert not stopped.running
+    assert stopped.endpoint is None
+    assert stopped.model == {"name": "moths", "version": "1"}
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert processes.free("127.0.0.1", house.config.port)
+    assert house.moths.start().running
+    assert house.version() == "1"
+
+
+def test_a_worker_that_ignores_sigterm_is_ended_too(house):
+    house.behaviour["moths:1"] = "stubborn"
+    pids = house.deploy(1).pids
+    house.moths.stop()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_killed_worker_is_replaced(house):
+    status = house.deploy(1)
+    os.kill(status.pids[1], signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        now = house.moths.status()
+        if now.running and len(now.pids) == 2 and now.pids[1] != status.pids[1]:
+            break
+        time.sleep(0.05)
+    assert house.version() == "1"
+    assert house.moths.status().pids[0] == status.pids[0]
+
+
+def test_workers_end_with_a_killed_supervisor_and_start_brings_the_version_back(house):
+    status = house.deploy(1)
+    os.kill(status.pids[0], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid) for pid in status.pids if psutil.pid_exists(pid)], timeout=5)
+    assert not house.moths.status().running
+    assert house.moths.start().running
+    assert house.version() == "1"
+
+
+def test_after_a_reboot_the_recorded_process_is_not_taken_for_another_with_its_number(house):
+    house.deploy(1)
+    house.moths.stop()
+    state = deployment.read("moths")
+    stranger = deployment.Process(pid=os.getpid(), created=0.0, control="/nowhere", folder="/nowhere")
+    deployment.write(
+        "moths", state.model_copy(update={"current": state.current.model_copy(update={"process": stranger})})
+    )
+    assert not house.moths.status().running
+    assert house.moths.status().pids == ()
+    assert house.moths.start().running
+
+
+def test_what_an_interrupted_deployment_left_behind_is_ended_by_the_next(house):
+    house.deploy(1)
+    orphan = processes.start("moths", house.command("moths:9"), workers=1, environment=dict(os.environ))
+    state = deployment.read("moths")
+    deployment.write("moths", state.model_copy(update={"leftover": (orphan,)}))
+    house.deploy(2)
+    assert not processes.alive(orphan)
+    assert deployment.read("moths").leftover == ()
+
+
+def test_two_deployments_at_once_one_is_refused(house):
+    with deployment.locked("moths"):
+        with pytest.raises(DeploymentFailed, match="right now"):
+            house.deploy(1)
+
+
+def test_nothing_deployed_is_a_status_not_an_error(house):
+    assert house.moths.status().to_json() == {
+        "running": False,
+        "endpoint": None,
+        "model": None,
+        "previous": None,
+        "pids": [],
+        "since": None,
+    }
+    with pytest.raises(ConfigError, match="Nothing was ever deployed"):
+        house.moths.start()
+
+
+def test_a_home_with_a_long_path_still_gets_its_control_socket(house, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / ("long" * 30)))
+    assert house.deploy(1).running
+    house.moths.stop()
+
+
+@pytest.mark.parametrize("name", ["../moths", "", "a/b", ".hidden"])
+def test_a_name_that_is_no_file_name_is_refused(house, name):
+    with pytest.raises(ConfigError, match="cannot name a deployment"):
+        house.named(name)

@@ -1,0 +1,76 @@
+"""A worker that speaks the supervisor's protocol and serves a made-up model with the standard library alone.
+
+Its behaviour is the second argument: good, wrong (another label), liar (another version), dead, mute, stubborn.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+parser = argparse.ArgumentParser()
+parser.add_argument("tag")
+parser.add_argument("behaviour")
+parser.add_argument("--fd", type=int)
+parser.add_argument("--control", type=int)
+ARGUMENTS = parser.parse_args()
+NAME, _, VERSION = ARGUMENTS.tag.partition(":")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):  # noqa: N802
+        self.answer(503 if ARGUMENTS.behaviour == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
+
+    def do_POST(self):  # noqa: N802
+        self.rfile.read(int(self.headers["Content-Length"]))
+        version = "0" if ARGUMENTS.behaviour == "liar" else VERSION
+        label = "cat" if ARGUMENTS.behaviour == "wrong" else "moth"
+        if "slow" in self.path:
+            time.sleep(0.5)
+        self.answer(
+            200,
+            {"model": {"name": NAME, "version": version}, "predictions": [{"label": label, "probability": 1.0}]},
+        )
+
+    def answer(self, status, body):
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def serve(listener):
+    listener.setblocking(False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.daemon_threads = False
+    server.socket.close()
+    server.socket = listener
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+    return server
+
+
+if ARGUMENTS.behaviour == "dead":
+    sys.exit("the model cannot be loaded")
+if ARGUMENTS.behaviour == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+control = socket.socket(fileno=ARGUMENTS.control)
+servers = [serve(socket.socket(fileno=ARGUMENTS.fd))]
+control.send(b"R")
+while True:
+    message, fds, _, _ = socket.recv_fds(control, 64, 4)
+    if not message or b"D" in message:
+        break
+    servers += [serve(socket.socket(fileno=fd)) for fd in fds]
+    control.send(b"A")
+for server in servers:
+    server.shutdown()
+    server.server_close()
