@@ -77,7 +77,9 @@ def _run(
         from pipelines.monitoring import monitoring_pipeline as wired
 
     logs.configure(debug)
-    options: dict[str, Any] = {"enable_cache": False} if no_cache else {}
+    options: dict[str, Any] = {"settings": register.settings(config)}
+    if no_cache:
+        options["enable_cache"] = False
     if pipeline == "training":
         options["model"] = Model(name=config.model.name)
     run = wired.with_options(**options)(**arguments)

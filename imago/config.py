@@ -59,8 +59,8 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    head_learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
+    head_learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     warmup_head: bool = True
@@ -83,6 +83,7 @@ class GateConfig(Section):
     max_accuracy_drop: Fraction = 0.0
     max_calibration_error: Fraction = 0.25
     significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
 
 
 class DeployConfig(Section):

@@ -104,7 +104,9 @@ class ImagoService(BentoMLLocalDeploymentService):
         """Send a picture's bytes to an endpoint such as `predict` and return the answer."""
         import httpx
 
-        response = httpx.post(f"{deployment.endpoint(self.config.deploy)}/{api_endpoint}", files={"image": data}, timeout=60)
+        response = httpx.post(
+            f"{deployment.endpoint(self.config.deploy)}/{api_endpoint}", files={"image": data}, timeout=60
+        )
         return response.json()
 
     def _is_current(self) -> bool:
@@ -228,4 +230,3 @@ class ImagoBentoMLDeployerFlavor(BentoMLModelDeployerFlavor):
 
 
 ImagoBentoMLDeployer.FLAVOR = ImagoBentoMLDeployerFlavor
-

@@ -65,7 +65,9 @@ def load(name: str) -> Blueprint:
     """Read a blueprint. Raises ConfigError, with the nearest name, for one that is not there or cannot be read."""
     path = FOLDER / f"{name}.yaml"
     if name not in names():
-        raise ConfigError(f"No stack '{name}' in {FOLDER}: there are {', '.join(names())}.{did_you_mean(name, names())}")
+        raise ConfigError(
+            f"No stack '{name}' in {FOLDER}: there are {', '.join(names())}.{did_you_mean(name, names())}"
+        )
     text = path.read_text(encoding="utf-8")
     try:
         raw = yaml.safe_load(text)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from imago import home
 from stack.blueprint import Blueprint, Component
 
 SECONDS = 5.0
+_SECRET = re.compile(r"\{\{\s*(?P<name>[\w.-]+?)\.(?P<key>\w+)\s*\}\}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ Finding = tuple[str, str] | None
 def check(plan: Blueprint) -> list[ComponentCheck]:
     """Check every component; each answers within some seconds."""
     found = [_checked(part.type, part.flavor, _look(plan, part)) for part in plan.components]
-    if plan.component("orchestrator") and plan.component("orchestrator").flavor == "kubernetes":
+    orchestrator = plan.component("orchestrator")
+    if orchestrator is not None and orchestrator.flavor == "kubernetes":
         found.append(_checked("zenml_server", "zenml", _zenml_server()))
     return found
 
@@ -50,6 +53,8 @@ def _look(plan: Blueprint, part: Component) -> Finding:
         return f"the package {package} is not installed", f"pip install {what}"
     if part.missing:
         return f"{', '.join(part.missing)} not set", f"export {part.missing[0]}={_EXAMPLES.get(part.missing[0], '…')}"
+    if lost := _lost_secret(part):
+        return f"ZenML has no secret {lost[0]}.{lost[1]}", f"zenml secret create {lost[0]} --{lost[1]}=…"
     looks: dict[str, Callable[[], Finding]] = {
         "orchestrator/local_docker": lambda: _docker() or _image(plan),
         "image_builder/local": _docker,
@@ -61,6 +66,20 @@ def _look(plan: Blueprint, part: Component) -> Finding:
     }
     look = looks.get(f"{part.type}/{part.flavor}")
     return look() if look else None
+
+
+def _lost_secret(part: Component) -> tuple[str, str] | None:
+    from zenml.client import Client
+
+    for value in part.config.values():
+        if reference := _SECRET.fullmatch(str(value)):
+            try:
+                known = Client().get_secret(reference["name"], allow_partial_name_match=False).secret_values
+            except KeyError:
+                known = {}
+            if reference["key"] not in known:
+                return reference["name"], reference["key"]
+    return None
 
 
 def _docker() -> Finding:

@@ -1,11 +1,13 @@
 """Puts a Bento behind the endpoint through the active stack's model deployer, and takes the stages along."""
 
+from collections.abc import Callable
+
 from zenml.client import Client
 
 from imago.config import DeployConfig
 from imago.errors import ConfigError
-from imago.serving.deployment import Status
-from imago.serving.rollout import Deployment
+from imago.serving.deployment import Status, read
+from imago.serving.rollout import Deployment, package_of
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
 
 
@@ -26,12 +28,14 @@ def ensure_deployed(tag: str, config: DeployConfig) -> Status:
     return deploy(tag, config)
 
 
-def rollback(name: str) -> Status:
+def rollback(name: str, say: Callable[[str], None]) -> Status:
     """Serve the version before, and let it stand for production again."""
     from stack.production import promote, version_of
 
-    status = Deployment(name).rollback()
-    if status.model is not None:
-        version = version_of(name, status.model["version"])
-        promote(name, version.number, version.package(), reason="rolled back to")
+    status = Deployment(name, on_progress=say).rollback()
+    current = read(name).current
+    if current is not None:
+        spec = package_of(current.tag).spec  # a tag has no capitals, a model's name may have
+        version = version_of(spec.name, current.model["version"])
+        promote(spec.name, version.number, version.package(), reason="rolled back to")
     return status

@@ -24,7 +24,7 @@ FLAVORS = {
 }
 IN_PROCESS = {"local"}  # orchestrators that run a step on this machine itself
 ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"  # else MLflow makes a folder `mlruns` wherever it is started
-PASSED_ON = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+PASSED_ON = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ def ensure(name: str | None = None) -> None:
     Raises ConfigError for a stack that there is not, or that lacks what it needs.
     """
     os.environ.setdefault(ARTIFACT_ROOT, str(home.home() / "mlruns"))
-    chosen = name or _chosen()
+    chosen = name or chosen_name()
     found = blueprint.load(chosen) if chosen in blueprint.names() else blueprint.by_stack(chosen)
     stack = register(found) if found is not None else _foreign(chosen)
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
+    Client()._active_stack = None  # the client would go on with the components that the stack had before
 
 
 def use(name: str) -> str:
@@ -79,7 +80,7 @@ def register(plan: Blueprint) -> StackResponse:
                 wanted[kind] = []
             stack = client.update_stack(stack.id, component_updates=wanted)
         return stack
-    except (ValueError, RuntimeError, ImportError) as error:
+    except (KeyError, ValueError, RuntimeError, ImportError) as error:
         raise ConfigError(
             f"The stack '{plan.name}' cannot be registered: {' '.join(str(error).split())} "
             f"(`python run.py stack check {plan.name}` looks at each component)"
@@ -87,18 +88,18 @@ def register(plan: Blueprint) -> StackResponse:
 
 
 def rows() -> list[Row]:
-    """Return every stack of ours, and the active one where it is not ours."""
-    known = {stack.name for page in _pages() for stack in page}
-    active = Client().active_stack_model.name
-    found = [blueprint.load(name) for name in blueprint.names()]
-    listed = [Row(plan.name, plan.stack, plan.summary, plan.stack in known, plan.stack == active) for plan in found]
-    if active not in {row.stack for row in listed}:
-        listed.append(Row(active, active, "ZenML's own", True, True))
+    """Return every stack of ours, and the one in use where it is not ours."""
+    known = set(_registered())
+    used = chosen_name()
+    plans = [blueprint.load(name) for name in blueprint.names()]
+    listed = [Row(plan.name, plan.stack, plan.summary, plan.stack in known, plan.name == used) for plan in plans]
+    if used not in {row.name for row in listed}:
+        listed.append(Row(used, used, "A stack of your own in ZenML.", registered=True, active=True))
     return listed
 
 
 def deploys_in_step(stack: str | None = None) -> bool:
-    """Say whether a step of this ZenML stack, or of the active one, may start a server that outlives it on this host."""
+    """Say whether a step of this ZenML stack, or of the active one, may start a server that outlives it."""
     model = Client().get_stack(stack) if stack else Client().active_stack_model
     return _flavor(model, StackComponentType.ORCHESTRATOR) in IN_PROCESS
 
@@ -134,16 +135,17 @@ def mounts(config: Config) -> dict[str, dict[str, str]]:
     return found
 
 
-def _chosen() -> str:
+def chosen_name() -> str:
     active = Client().active_stack_model.name
-    return DEFAULT if active == "default" else active
+    plan = blueprint.by_stack(active)
+    return plan.name if plan else DEFAULT if active == "default" else active
 
 
 def _foreign(name: str) -> StackResponse:
     try:
         return Client().get_stack(name, allow_name_prefix_match=False)
     except KeyError as error:
-        known = [*blueprint.names(), *(stack.name for page in _pages() for stack in page)]
+        known = [*blueprint.names(), *_registered()]
         raise ConfigError(f"No stack '{name}': there are {', '.join(known)}.{did_you_mean(name, known)}") from error
 
 
@@ -191,5 +193,5 @@ def _flavor(stack: StackResponse, kind: StackComponentType) -> str | None:
     return parts[0].flavor_name if parts else None
 
 
-def _pages() -> list[list[StackResponse]]:
-    return [list(Client().list_stacks(size=500).items)]
+def _registered() -> list[str]:
+    return [stack.name for stack in Client().list_stacks(size=500).items]

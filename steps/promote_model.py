@@ -8,7 +8,7 @@ from imago.config import EvaluationConfig, GateConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
 from imago.evaluation.evaluate import EvaluationReport, evaluate
-from imago.evaluation.gate import GateDecision, decide
+from imago.evaluation.gate import GateDecision, already_champion, decide
 from imago.serving.package import ModelPackage
 from stack.production import production_version, promote
 from steps.code import cached_by
@@ -33,11 +33,16 @@ def promote_model(
     champion_report = None
     if champion is not None:
         champion_report = champion.report()
-        if champion_report.test_fingerprint != report.test_fingerprint and champion_report.classes == report.classes:
+        if champion_report.test_fingerprint != report.test_fingerprint:
             accepted = dataset.without(validation.quarantined)
-            champion_report = evaluate(champion.package(), accepted, evaluation, seed)
-    decision = decide(report, champion_report, gate)
+            short = evaluation.model_copy(update={"robustness": False})
+            champion_report = evaluate(champion.package(), accepted, short, seed)
+    if champion is not None and champion.package().fingerprint == model.fingerprint:
+        decision = already_champion(report, champion.number)
+    else:
+        version = champion.number if champion else None
+        decision = decide(report, champion_report, gate, champion_version=version)
+        if decision.promoted:
+            promote(challenger.name, str(challenger.version), model, reason=decision.reason)
     log_metadata({"promoted": decision.promoted, "reason": decision.reason}, infer_model=True)
-    if decision.promoted:
-        promote(challenger.name, str(challenger.version), model, reason=decision.reason)
     return decision

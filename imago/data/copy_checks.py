@@ -78,7 +78,8 @@ def near_copies(table: PictureTable) -> Groups:
     """Return groups of rows that look alike, each with at least two different files."""
     frame = table.readable
     colours = frame[["red", "green", "blue"]].to_numpy(dtype=float)
-    groups = [frame.iloc[indices] for indices in near_duplicate_groups(list(frame["dhash"]), colours)]
+    alike = near_duplicate_groups(list(frame["dhash"]), colours, list(frame["outline"]))
+    groups = [frame.iloc[indices] for indices in alike]
     return [group for group in groups if group["sha256"].nunique() > 1]
 
 

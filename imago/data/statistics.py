@@ -12,7 +12,7 @@ import pandas as pd
 
 from imago.data.dataset import ImageDataset
 from imago.data.features import FEATURES, picture_features
-from imago.data.near_duplicates import difference_hash
+from imago.data.near_duplicates import difference_hash, outline
 from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode, open_picture
 
 COLUMNS: dict[str, str] = {
@@ -29,6 +29,7 @@ COLUMNS: dict[str, str] = {
     "aspect": "float64",  # width / height
     **dict.fromkeys(FEATURES, "float64"),
     "dhash": "object",
+    "outline": "object",
     "error": "object",  # why it cannot be read: a code of UnreadablePicture, or "missing"
     "error_message": "object",
 }
@@ -65,7 +66,15 @@ def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -
     frame["id"], frame["label"] = dataset.ids, dataset.labels
     frame["split"], frame["sha256"] = dataset.splits, dataset.digests
     frame["extension"] = [PurePosixPath(name).suffix.lower() for name in dataset.ids]
-    return PictureTable(frame.astype(COLUMNS))
+    return PictureTable(as_columns(frame))
+
+
+def as_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with the table's columns and their types, and None for a text that is missing."""
+    frame = frame[list(COLUMNS)].astype(COLUMNS)
+    texts = [name for name, kind in COLUMNS.items() if kind == "object"]
+    frame[texts] = frame[texts].where(frame[texts].notna(), None)
+    return frame
 
 
 def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
@@ -86,6 +95,7 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, A
         "aspect": width / height,
         **picture_features(picture),
         "dhash": difference_hash(picture),
+        "outline": outline(picture),
     }
 
 

@@ -242,9 +242,9 @@ def _distance(x: Plane, y: Plane) -> Plane:
 
 def _soft(distance: Plane, sharpness: float) -> Plane:
     """1 inside (positive), 0 outside, and a soft edge."""
-    return np.clip(0.5 + distance * sharpness, 0, 1)
+    return np.asarray(np.clip(0.5 + distance * sharpness, 0, 1))
 
 
-def _paint(canvas: npt.NDArray[np.floating], colour: npt.NDArray[np.float32], opacity: Plane) -> None:
+def _paint(canvas: npt.NDArray[np.floating], colour: npt.NDArray[np.floating], opacity: Plane) -> None:
     """Lay a colour, one or one for each pixel, over the canvas in place."""
-    canvas += (colour - canvas) * opacity[..., None].astype(np.float32)
+    canvas += (colour - canvas) * opacity[..., None]

@@ -38,7 +38,7 @@ RGB = npt.NDArray[np.uint8]
 """A picture: (height, width, 3) uint8."""
 
 
-class UnreadablePicture(ValueError):
+class UnreadablePicture(ValueError):  # noqa: N818 - it is said of the picture
     """Bytes that are not a picture which may be decoded; `code` says which of the reasons it is."""
 
     def __init__(self, code: Literal["not_a_picture", "too_many_pixels", "undecodable"], message: str) -> None:

@@ -35,23 +35,23 @@ def confusion_svg(metrics: Metrics) -> str:
 def reliability_svg(bins: Sequence[ReliabilityBin]) -> str:
     """Draw accuracy over confidence: on the diagonal, the model is as often right as it claims."""
     most = max((entry.count for entry in bins), default=1)
-    bars = []
+    columns = []
     for entry in bins:
-        left, width, height = 40 + 240 * entry.low, 240 * (entry.high - entry.low) - 2, 240 * entry.accuracy
-        title = f"claimed {percent(entry.confidence)}, right {percent(entry.accuracy)}, {entry.count} pictures"
-        bars.append(
-            f'<rect class="bar" x="{left + 1:.1f}" y="{250 - height:.1f}" width="{width:.1f}" height="{height:.1f}" '
-            f'opacity="{0.35 + 0.65 * entry.count / most:.2f}"><title>{title}</title></rect>'
+        left, width, height = 60 + 240 * entry.low, 240 * (entry.high - entry.low) - 2, 240 * entry.accuracy
+        title = f"claims {percent(entry.confidence)}, right {percent(entry.accuracy)}, {entry.count} pictures"
+        columns.append(
+            f'<rect class="column" x="{left + 1:.1f}" y="{250 - height:.1f}" width="{width:.1f}" '
+            f'height="{height:.1f}" opacity="{0.35 + 0.65 * entry.count / most:.2f}"><title>{title}</title></rect>'
         )
     ticks = "".join(
-        f'<text x="34" y="{254 - 240 * tick / 100:.0f}" text-anchor="end">{tick}%</text>'
-        f'<text x="{40 + 240 * tick / 100:.0f}" y="266" text-anchor="middle">{tick}%</text>'
+        f'<text x="54" y="{254 - 240 * tick / 100:.0f}" text-anchor="end">{tick}%</text>'
+        f'<text x="{60 + 240 * tick / 100:.0f}" y="266" text-anchor="middle">{tick}%</text>'
         for tick in (0, 50, 100)
     )
     return (
-        '<svg class="reliability" viewBox="0 0 300 286" role="img" aria-label="Reliability diagram">'
-        f'<rect class="ground" x="40" y="10" width="240" height="240"/>{"".join(bars)}'
-        f'<line class="ideal" x1="40" y1="250" x2="280" y2="10"/>{ticks}'
-        '<text x="160" y="282" text-anchor="middle">what it claims</text>'
-        '<text transform="translate(10 130) rotate(-90)" text-anchor="middle">what comes true</text></svg>'
+        '<svg class="reliability" viewBox="0 0 320 290" role="img" aria-label="Reliability diagram">'
+        f'<rect class="ground" x="60" y="10" width="240" height="240"/>{"".join(columns)}'
+        f'<line class="ideal" x1="60" y1="250" x2="300" y2="10"/>{ticks}'
+        '<text x="180" y="284" text-anchor="middle">what it claims</text>'
+        '<text transform="translate(14 130) rotate(-90)" text-anchor="middle">what comes true</text></svg>'
     )

@@ -37,14 +37,19 @@ def decide(
 ) -> GateDecision:
     """Decide whether the challenger replaces the champion, which must have been evaluated on the same test pictures.
 
-    The challenger must be good in itself (`min_accuracy`, `max_calibration_error`), must know every class that the
-    champion knows, and then be right more often; as often with the lower log loss; or less often by no more than
-    `max_accuracy_drop`, unless that is surely worse (`significance`).
+    The challenger must be good in itself (`min_accuracy`, `max_calibration_error`), and then be right more often; as
+    often with the lower log loss; or less often by no more than `max_accuracy_drop`, unless that is surely worse
+    (`significance`). A champion that it cannot be compared with stays, or goes where `incomparable` is `floor`.
     """
-    flaw = _flaw(challenger, config) or (_incomparable(challenger, champion) if champion else None)
-    comparison = compare(challenger, champion) if champion and not flaw else None
+    flaw = _flaw(challenger, config) or (_other_pictures(challenger, champion) if champion else None)
+    unlike = _lost_classes(challenger, champion) if champion and not flaw else None
+    comparison = compare(challenger, champion) if champion and not flaw and not unlike else None
     if flaw:
         promoted, reason = False, flaw
+    elif unlike and config.incomparable == "floor":
+        promoted, reason = True, f"{unlike} Judged by itself alone (gate.incomparable: floor): {_right(challenger)}."
+    elif unlike:
+        promoted, reason = False, f"{unlike} The champion stays (gate.incomparable: refuse)."
     elif champion is None or comparison is None:
         promoted, reason = True, f"First of its name: {_right(challenger)}, at least {config.min_accuracy:.1%} asked."
     else:
@@ -55,6 +60,17 @@ def decide(
         challenger_accuracy=challenger.metrics.accuracy,
         champion_version=champion_version,
         comparison=comparison,
+    )
+
+
+def already_champion(report: EvaluationReport, version: str) -> GateDecision:
+    """Say that the model stands for production already: there is nothing to compare."""
+    return GateDecision(
+        promoted=True,
+        reason=f"It is version {version}, which is in production already: {_right(report)}.",
+        challenger_accuracy=report.metrics.accuracy,
+        champion_version=version,
+        comparison=None,
     )
 
 
@@ -87,19 +103,20 @@ def _flaw(challenger: EvaluationReport, config: GateConfig) -> str | None:
     return None
 
 
-def _incomparable(challenger: EvaluationReport, champion: EvaluationReport) -> str | None:
+def _other_pictures(challenger: EvaluationReport, champion: EvaluationReport) -> str | None:
     if challenger.test_fingerprint != champion.test_fingerprint:
         return (
             f"Not comparable: the challenger was tested on other pictures ({challenger.test_fingerprint}) than the "
             f"champion ({champion.test_fingerprint}); evaluate the champion on the challenger's test pictures first."
         )
+    return None
+
+
+def _lost_classes(challenger: EvaluationReport, champion: EvaluationReport) -> str | None:
     lost = sorted(set(champion.classes) - set(challenger.classes))
     if lost:
         named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-        return (
-            f"Not comparable: the challenger does not know {named}, which the champion does; train it on them, or give "
-            "it another model.name."
-        )
+        return f"Not comparable: the challenger does not know {named}, which the champion does."
     return None
 
 

@@ -7,6 +7,16 @@ from imago.evaluation.report import Findings
 
 _TRUSTED = 0.05
 _HURT = 0.10
+_MANY_WITHHELD = 0.20
+
+_CORRUPTIONS = {
+    "blur": "blur",
+    "noise": "noise",
+    "jpeg": "JPEG compression",
+    "brightness": "wrong exposure",
+    "contrast": "loss of contrast",
+    "colour_cast": "colour cast",
+}
 
 
 def percent(share: float | None) -> str:
@@ -20,6 +30,16 @@ def percent(share: float | None) -> str:
 def readable(label: str) -> str:
     """Return the name of a class as a person would write it."""
     return label.replace("_", " ")
+
+
+def corruption(name: str) -> str:
+    """Return what a corruption does to a picture, as a person would say it."""
+    return _CORRUPTIONS[name]
+
+
+def degree(strength: int) -> str:
+    """Return a strength from 1 to 3 as a word."""
+    return ("slight", "middling", "strong")[strength - 1]
 
 
 @dataclass(frozen=True)
@@ -56,8 +76,9 @@ def remarks(findings: Findings) -> list[Remark]:
     """Return what is to be known, bad news first."""
     found = [_on_confidence(findings.metrics), *_on_classes(findings), *_on_slices(findings), *_on_robustness(findings)]
     if findings.rejected:
-        share = percent(findings.rejected / findings.metrics.pictures)
-        found.append(Remark(True, f"It withholds {findings.rejected} answers ({share}) as too unsure."))
+        share = findings.rejected / findings.metrics.pictures
+        text = f"It withholds {findings.rejected} answers ({percent(share)}) as too unsure."
+        found.append(Remark(share <= _MANY_WITHHELD, text))
     return sorted(found, key=lambda remark: remark.good)
 
 
@@ -84,8 +105,10 @@ def _on_classes(findings: Findings) -> list[Remark]:
     if weakest.taken_for and recall < findings.metrics.accuracy - _HURT:
         taken = f", mostly taken for {readable(weakest.taken_for)} ({weakest.times})"
         found.append(Remark(False, f"Weakest class: {name}{taken}."))
-    else:
+    elif recall < 1:
         found.append(Remark(True, f"No class is left behind: the weakest is {name}."))
+    else:
+        found.append(Remark(True, "No class is left behind: all of every class are right."))
     return found
 
 
@@ -101,8 +124,12 @@ def _on_robustness(findings: Findings) -> list[Remark]:
     if not findings.robustness:
         return []
     worst = max(findings.robustness, key=lambda result: result.drop)
-    name = f"{readable(worst.corruption)} at strength {worst.strength}"
+    name = f"{corruption(worst.corruption)} ({degree(worst.strength)})"
     change = f"from {percent(worst.clean_accuracy)} to {percent(worst.accuracy)}"
     if worst.drop > _HURT:
         return [Remark(False, f"Most hurt by {name}: {change}.")]
-    return [Remark(True, f"It bears worse pictures: the worst is {name}, {change}.")]
+    if worst.drop <= 0:
+        return [
+            Remark(True, "It bears worse pictures: no blur, noise or change of light that was tried costs it anything.")
+        ]
+    return [Remark(True, f"It bears worse pictures: what costs it most is {name}, {change}.")]

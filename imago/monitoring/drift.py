@@ -82,7 +82,11 @@ class DriftReport(BaseModel):
 
 
 def detect(
-    package: ModelPackage, store: Path, config: MonitoringConfig, *, version: str | None = None,
+    package: ModelPackage,
+    store: Path,
+    config: MonitoringConfig,
+    *,
+    version: str | None = None,
     now: datetime | None = None,
 ) -> DriftReport:
     """Compare a model's predictions of the last `window_hours` with its reference table.

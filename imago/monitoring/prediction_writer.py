@@ -2,8 +2,10 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imago.errors import ImagoError
@@ -13,13 +15,26 @@ logger = logging.getLogger("imago.predictions")
 
 MAX_PENDING = 10_000
 MAX_BATCH = 500
+PRUNE_SECONDS = 3600.0
 
 
 class PredictionWriter:
-    """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full."""
+    """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
-    def __init__(self, store: PredictionStore, *, interval: float = 0.2, max_pending: int = MAX_PENDING) -> None:
+    Rows older than `keep` are forgotten, so that the store does not grow without end.
+    """
+
+    def __init__(
+        self,
+        store: PredictionStore,
+        *,
+        interval: float = 0.2,
+        max_pending: int = MAX_PENDING,
+        keep: timedelta | None = None,
+    ) -> None:
         self.store = store
+        self.keep = keep
+        self._prune_at = 0.0
         self.interval = interval
         self.max_pending = max_pending
         self.lost = 0
@@ -69,6 +84,15 @@ class PredictionWriter:
             if not self.flush():
                 self._stopped.wait(5 * self.interval)
                 self._wake.set()
+            elif self.keep is not None and time.monotonic() >= self._prune_at:
+                self._prune(self.keep)
+
+    def _prune(self, keep: timedelta) -> None:
+        self._prune_at = time.monotonic() + PRUNE_SECONDS
+        try:
+            self.store.prune(datetime.now(UTC) - keep)
+        except ImagoError as error:
+            logger.warning("Old predictions were not forgotten: %s", error)
 
     def _write(self, rows: list[Mapping[str, Any]]) -> bool:
         try:

@@ -5,7 +5,6 @@ Thresholds hold for the sample sizes at hand: where nothing has changed, a stati
 """
 
 from functools import lru_cache
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -115,13 +114,6 @@ def _whitened(rows: Array) -> npt.NDArray[np.float32]:
 
 def _at_most(rows: Array, count: int, rng: np.random.Generator) -> Array:
     return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]
-
-
-@lru_cache
-def _critical_distance(alpha: float, size: int) -> float:
-    from scipy.stats import kstwo
-
-    return float(kstwo.isf(alpha, size))
 
 
 @lru_cache

@@ -1,8 +1,10 @@
 """The endpoint's HTTP application: routes, and the order in which a request is let in, bounded, answered and kept."""
 
+import logging
+import re
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from imago.data import transforms
 from imago.data.transforms import RGB
-from imago.errors import did_you_mean
+from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import occlusion_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
@@ -33,14 +35,17 @@ from imago.serving.refusal import (
     refusal_of_picture,
 )
 from imago.serving.runtime import Prediction, Runtime, Unreadable
-from imago.serving.settings import ServingSettings
+from imago.serving.settings import PROBE_HEADER, ServingSettings
 from imago.serving.upload import read_json, read_pictures
+
+logger = logging.getLogger("imago.endpoint")
 
 PAGE = Path(__file__).resolve().parent / "page"
 PAGE_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 OPEN_PATHS = frozenset({"/", "/ui", *(f"/ui/{name}" for name in PAGE_FILES), "/docs.json"})
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
+_ID = re.compile(r"[0-9a-f]{32}")
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -60,7 +65,7 @@ class Application:
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
         self.rate = RateLimit(settings.rate_limit, time.monotonic)
-        self.writer = None if settings.predictions is None else PredictionWriter(PredictionStore(settings.predictions))
+        self.writer = _writer(settings)
         self.lost = 0
         self.starlette = Starlette(
             routes=[
@@ -125,7 +130,7 @@ class Application:
         with self.queue.place():
             (picture,) = await self._pictures(request, "image")
             (answer,) = await self.queue.run(self._predict, [picture])
-        return JSONResponse(self._told(self._readable(answer, picture)))
+        return JSONResponse(self._told(self._readable(answer, picture), keep=is_kept(request)))
 
     async def predict_batch(self, request: Request) -> Response:
         with self.queue.place():
@@ -134,7 +139,7 @@ class Application:
         results: list[dict[str, Any]] = []
         for answer, picture in zip(answers, pictures, strict=True):
             try:
-                results.append(self._told(self._readable(answer, picture)))
+                results.append(self._told(self._readable(answer, picture), keep=is_kept(request)))
             except Refusal as refusal:
                 results.append(refusal.body())
         return JSONResponse({"model": self.model, "results": results})
@@ -156,7 +161,10 @@ class Application:
             raise Refusal(400, "unknown_label", f"'{label[:80]}' is not one of the {len(classes)} classes.{hint}")
         if self.writer is None:
             raise Refusal(404, "not_kept", "This endpoint keeps no predictions, so it takes no feedback.")
-        if not await anyio.to_thread.run_sync(self._keep_feedback, self.writer, prediction_id, label):
+        known = _ID.fullmatch(prediction_id) is not None
+        if known:
+            known = await anyio.to_thread.run_sync(self._keep_feedback, self.writer, prediction_id, label)
+        if not known:
             raise Refusal(404, "unknown_prediction", f"No prediction '{prediction_id[:80]}' is known.")
         return JSONResponse({"prediction_id": prediction_id, "label": label})
 
@@ -240,12 +248,13 @@ class Application:
         self.metrics.unreadable.labels(refusal.code).inc()
         raise refusal
 
-    def _told(self, prediction: Prediction) -> dict[str, Any]:
+    def _told(self, prediction: Prediction, *, keep: bool) -> dict[str, Any]:
         prediction_id = uuid.uuid4().hex
-        self.metrics.predictions.labels(self.version, prediction.label).inc()
-        if prediction.rejected:
+        if keep:
+            self.metrics.predictions.labels(self.version, prediction.label).inc()
+        if keep and prediction.rejected:
             self.metrics.rejected.labels(self.version).inc()
-        if self.writer is not None:
+        if keep and self.writer is not None:
             now = datetime.now(UTC)
             self.writer.put(prediction_row(prediction, prediction_id=prediction_id, time=now, model=self.model["name"],
                                            version=self.version))  # fmt: skip
@@ -268,12 +277,27 @@ class Application:
     @staticmethod
     def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:
         writer.flush()
-        deadline = time.monotonic() + 4 * writer.interval  # another worker may hold the row for one interval
-        while not writer.store.feedback(prediction_id, label):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(writer.interval / 4)
+        deadline = time.monotonic() + 2 * writer.interval  # another worker may hold the row for one interval
+        try:
+            while not writer.store.feedback(prediction_id, label):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(writer.interval / 4)
+        except ImagoError as error:
+            logger.error("%s", error)
+            raise Refusal(503, "not_kept", "Feedback cannot be kept just now.", retry_after=10) from error
         return True
+
+
+def _writer(settings: ServingSettings) -> PredictionWriter | None:
+    if settings.predictions is None:
+        return None
+    return PredictionWriter(PredictionStore(settings.predictions), keep=timedelta(days=settings.keep_days))
+
+
+def is_kept(request: Request) -> bool:
+    """Tell whether a request counts: a probe's does not."""
+    return PROBE_HEADER not in request.headers
 
 
 def _within(picture: RGB, side: int) -> RGB:

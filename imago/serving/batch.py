@@ -4,9 +4,9 @@ import base64
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import batched
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from imago.config import InferenceConfig
+from imago.data.folders import walk
+from imago.data.listing import EXTENSIONS, MAX_FILE_BYTES, is_picture, read_file, readable_name
 from imago.data.transforms import UnreadablePicture, decode
 from imago.errors import ConfigError, DataRefused
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Prediction, Runtime, Unreadable
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-MAX_BYTES = 64_000_000
 THUMBNAIL = 144  # pixels
 THUMBNAILS = 48
 THUMBNAILS_A_CLASS = 8
@@ -99,16 +99,16 @@ def predict_folder(
 ) -> Predictions:
     """Predict every picture below a folder, in the order of their paths.
 
-    Hidden files, files without a picture's suffix and links that leave the folder are passed over. Raises ConfigError
+    What is hidden, is not named as a picture, or leaves the folder by a link is passed over. Raises ConfigError
     where there is no such folder, DataRefused where there is no picture in it.
     """
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder of pictures: give the path of one with --data.")
-    files = find_pictures(root)
+    files = [file for file in walk(root).files if is_picture(file.name)]
     if not files:
-        raise DataRefused(f"There is no picture below {root}: files are told by their suffix ({', '.join(SUFFIXES)}).")
-    items = ((_shown(file.relative_to(root)), _read(file)) for file in files)
+        raise DataRefused(f"There is no picture below {root}: one's name ends in {', '.join(sorted(EXTENSIONS))}.")
+    items = ((readable_name(file.name), read_file(file.path)) for file in files)
     return predict_pictures(package, items, config, total=len(files), on_progress=on_progress)
 
 
@@ -124,7 +124,8 @@ def predict_pictures(
     runtime = Runtime(package, threads=os.cpu_count() or 1)
     sample = _Sample(total)
     rows: list[dict[str, object]] = []
-    for batch in batched(pictures, config.batch_size):
+    waiting = iter(pictures)
+    while batch := list(islice(waiting, config.batch_size)):
         answers = runtime.predict([data for _, data in batch], top_k=1)
         for (path, data), answer in zip(batch, answers, strict=True):
             rows.append(_row(path, data, answer))
@@ -135,39 +136,9 @@ def predict_pictures(
     return Predictions(pa.Table.from_pylist(rows, schema=SCHEMA), sample.thumbnails, package.spec.name)
 
 
-def find_pictures(root: Path) -> list[Path]:
-    """Return the files below a folder that have a picture's suffix, sorted; nothing hidden, nothing out of it."""
-    return sorted(_walk(root, root.resolve(), frozenset()))
-
-
-def _walk(folder: Path, root: Path, above: frozenset[Path]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above or not here.is_relative_to(root):
-        return
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, root, above | {here})
-        elif entry.suffix.lower() in SUFFIXES and (not entry.is_symlink() or entry.resolve().is_relative_to(root)):
-            yield entry
-
-
-def _shown(path: Path) -> str:
-    return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
-
-
-def _read(file: Path) -> bytes:
-    """Return a file's bytes, or none where it is gone, not to be read, or larger than any picture should be."""
-    try:
-        return file.read_bytes() if file.is_file() and file.stat().st_size <= MAX_BYTES else b""
-    except OSError:
-        return b""
-
-
 def _row(path: str, data: bytes, answer: Prediction | Unreadable) -> dict[str, object]:
     if isinstance(answer, Unreadable):
-        empty = f"it is empty, not to be read, or larger than {MAX_BYTES:,} bytes"
+        empty = f"it is empty, not to be read, or larger than {MAX_FILE_BYTES:,} bytes"
         return {"path": path, "reason": answer.message if data else empty}
     return {
         "path": path,

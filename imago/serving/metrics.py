@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ def share_between_workers(folder: Path) -> None:
     BentoML's own folder is one for all servers of a user, and each that starts empties it. Call this before
     prometheus_client is first imported. Where the folder cannot be made, each worker counts for itself.
     """
+    if "prometheus_client" in sys.modules and not os.environ.get(_VARIABLE):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():

@@ -20,7 +20,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         super().__init__(message)
         self.status = status
         self.code = code
-        self.message = message
+        self.message = message.encode("utf-8", "replace").decode()  # what a client sent may hold lone surrogates
         self.retry_after = retry_after
 
     def body(self) -> dict[str, dict[str, str]]:

@@ -20,9 +20,9 @@ from imago.errors import ConfigError, DeploymentFailed, ImagoError
 from imago.serving import deployment, processes
 from imago.serving.deployment import Event, Process, State, Status, Version
 from imago.serving.package import ModelPackage
+from imago.serving.settings import PROBE_HEADER
 
 PROGRESS_SECONDS = 5.0
-PROBE_HEADER = "X-Imago-Probe"  # a request that is no customer's: the prediction store leaves it out
 
 logger = logging.getLogger("imago.rollout")
 
@@ -34,6 +34,8 @@ def worker_command(tag: str) -> list[str]:
 
 def package_of(tag: str) -> ModelPackage:
     """Return the model package inside a Bento. Raises DeploymentFailed where there is no such Bento."""
+    telemetry.switch_off()
+    os.environ.setdefault("BENTOML_HOME", str(home.home() / "bentoml"))
     import bentoml
     from bentoml.exceptions import BentoMLException
 
@@ -163,7 +165,8 @@ class Deployment:
             self._undo(state, process, tag, error)
             if isinstance(error, ImagoError | httpx.HTTPError | OSError):
                 still = f"{old.tag} still serves" if old else "nothing is served"
-                raise DeploymentFailed(f"{tag} was not deployed, {still}: {error}") from error
+                log = f"{process.folder}/server.log"
+                raise DeploymentFailed(f"{tag} was not deployed, {still}: {error} (its log: {log})") from error
             raise
         if old and old.process:
             self.say(f"{tag} serves; draining {old.tag}")
@@ -218,11 +221,14 @@ class Deployment:
                 response = client.post("/predict", files={"image": (sample.file, picture)}, timeout=left)
                 if response.status_code != 200:
                     raise ImagoError(f"golden sample {sample.file} was answered with {response.status_code}")
-                body = response.json()
-                said = f"{body['model']['name']}:{body['model']['version']}"
+                try:
+                    body = response.json()
+                    said = f"{body['model']['name']}:{body['model']['version']}"
+                    label = body["predictions"][0]["label"]
+                except (ValueError, LookupError, TypeError) as error:
+                    raise ImagoError(f"golden sample {sample.file} was answered with something else") from error
                 if said.lower() != tag:  # a tag has no capitals
                     raise ImagoError(f"it says it is {said}, not {tag}")
-                label = body["predictions"][0]["label"]
                 if label != sample.label:
                     raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
         self.say(f"{tag} answered its {len(package.golden)} golden samples")

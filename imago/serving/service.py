@@ -3,6 +3,7 @@
 Set up by the environment of whoever starts it:
 
 - `IMAGO_PREDICTIONS`: the SQLite file that predictions are kept in; absent: none are kept
+- `IMAGO_KEEP_DAYS`: after how many days they are forgotten; absent: 90
 - `IMAGO_MODEL_VERSION`: the version that answers name; absent: the Bento's
 - `IMAGO_TOP_K`, `IMAGO_MAX_UPLOAD_BYTES`, `IMAGO_MAX_PIXELS`: how many labels an answer has, and what a picture may be
 - `IMAGO_API_KEY`: the key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from imago.errors import ConfigError
 
+PROBE_HEADER = "X-Imago-Probe"
+"""Marks a request that is no customer's, such as a rollout's golden samples: it is answered, and not kept."""
+
 
 @dataclass(frozen=True)
 class ServingSettings:
@@ -13,6 +16,7 @@ class ServingSettings:
 
     version: str | None = None
     predictions: Path | None = None  # SQLite file; None: nothing is kept
+    keep_days: int = 90  # how long a prediction is kept
     top_k: int = 5
     max_upload_bytes: int = 10_000_000  # a picture
     max_pixels: int = 50_000_000  # a picture
@@ -40,6 +44,7 @@ class ServingSettings:
         return cls(
             version=environment.get("IMAGO_MODEL_VERSION") or None,
             predictions=Path(predictions) if predictions else None,
+            keep_days=_whole(environment, "IMAGO_KEEP_DAYS", cls.keep_days),
             top_k=_whole(environment, "IMAGO_TOP_K", cls.top_k),
             max_upload_bytes=_whole(environment, "IMAGO_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_pixels=_whole(environment, "IMAGO_MAX_PIXELS", cls.max_pixels),

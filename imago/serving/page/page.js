@@ -1,7 +1,12 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const percent = (share) => (share >= 0.995 && share < 1 ? ">99 %" : share > 0 && share < 0.005 ? "<1 %" : `${Math.round(100 * share)} %`);
+
+function percent(share) {
+  if (share >= 0.995 && share < 1) return ">99%";
+  if (share > 0 && share < 0.005) return "<1%";
+  return `${Math.round(100 * share)}%`;
+}
 
 const state = { file: null, answer: null, info: null, heat: null, turn: 0, waitingForKey: null };
 
@@ -62,6 +67,8 @@ function show(file) {
   state.file = file;
   state.answer = null;
   hideHeat();
+  $("picture").hidden = false;
+  $("no-preview").hidden = true;
   $("picture").src = URL.createObjectURL(file);
   $("file-name").textContent = `${file.name || "Pasted picture"} · ${Math.max(1, Math.round(file.size / 1000)).toLocaleString("en")} kB`;
   $("invitation").hidden = true;
@@ -73,9 +80,14 @@ function show(file) {
 function hideHeat() {
   if (state.heat) URL.revokeObjectURL(state.heat);
   state.heat = null;
-  $("heat").hidden = true;
   $("heat").removeAttribute("src");
-  $("explain").setAttribute("aria-pressed", "false");
+  showHeat(false);
+}
+
+function showHeat(on) {
+  $("heat").hidden = !on;
+  $("legend").hidden = !on;
+  $("explain").setAttribute("aria-pressed", String(on));
 }
 
 async function predict(file) {
@@ -140,8 +152,7 @@ function element(tag, className, text = "") {
 
 async function explain() {
   if (!$("heat").hidden) {
-    $("heat").hidden = true;
-    $("explain").setAttribute("aria-pressed", "false");
+    showHeat(false);
     return;
   }
   const turn = state.turn;
@@ -154,8 +165,7 @@ async function explain() {
       state.heat = heat;
       $("heat").src = heat;
     }
-    $("heat").hidden = false;
-    $("explain").setAttribute("aria-pressed", "true");
+    showHeat(true);
   } catch (error) {
     if (turn === state.turn) fail(error);
   } finally {
@@ -182,6 +192,11 @@ $("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
   if (file) predict(file);
   event.target.value = "";
+});
+
+$("picture").addEventListener("error", () => {
+  $("picture").hidden = true;
+  $("no-preview").hidden = false;
 });
 
 for (const name of ["dragenter", "dragover"]) {

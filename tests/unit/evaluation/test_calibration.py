@@ -79,8 +79,8 @@ def test_reject_threshold_is_the_lowest_that_keeps_the_error() -> None:
 
 
 def test_reject_threshold_withholds_all_where_none_is_right() -> None:
-    threshold = fit_reject_threshold(PROBABILITIES, 1 - LABELS[[0, 1, 2, 0, 1]], target_error=0.1)
-    assert (CONFIDENCE < threshold).all()
+    all_wrong = np.ones(5, dtype=int)
+    assert fit_reject_threshold(PROBABILITIES, all_wrong, target_error=0.1) > 0.95
 
 
 def test_reject_threshold_does_not_part_pictures_of_one_confidence() -> None:
@@ -90,8 +90,7 @@ def test_reject_threshold_does_not_part_pictures_of_one_confidence() -> None:
 
 
 def test_reject_threshold_by_coverage_answers_that_share() -> None:
-    threshold = fit_reject_threshold(PROBABILITIES, LABELS, coverage=0.6)
-    assert (CONFIDENCE >= threshold).sum() == 3
+    assert fit_reject_threshold(PROBABILITIES, LABELS, coverage=0.6) == pytest.approx(0.8)
     assert fit_reject_threshold(PROBABILITIES, LABELS, coverage=1.0) == 0.0
 
 

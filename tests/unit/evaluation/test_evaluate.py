@@ -80,7 +80,10 @@ def test_a_class_that_the_model_was_never_taught_counts_as_wrong(tmp_path: Path)
 def test_many_classes_are_drawn_as_a_map(tmp_path: Path) -> None:
     classes = tuple(f"species_{index}" for index in range(30))
     report = evaluate(
-        make_package(tmp_path / "package", classes), colour_dataset(classes=classes, train=1, val=1, test=2), QUICK, seed=0
+        make_package(tmp_path / "package", classes),
+        colour_dataset(classes=classes, train=1, val=1, test=2),
+        QUICK,
+        seed=0,
     )
     assert '<svg class="matrix"' in report.html
     assert "10 more classes" in report.html
@@ -89,7 +92,9 @@ def test_many_classes_are_drawn_as_a_map(tmp_path: Path) -> None:
 def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     package = make_package(tmp_path / "package")
-    evaluate(package, colour_dataset(test=15), QUICK, seed=0, on_progress=lambda done, total: told.append((done, total)))
+    evaluate(
+        package, colour_dataset(test=15), QUICK, seed=0, on_progress=lambda done, total: told.append((done, total))
+    )
     assert told == [(32, 45), (45, 45)]
 
 

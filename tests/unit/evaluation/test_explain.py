@@ -67,6 +67,8 @@ def test_fit_within_shrinks_and_never_grows() -> None:
 
 
 def test_explaining_imports_neither_torch_nor_pandas() -> None:
-    code = "import sys, imago.evaluation.explain; print([n for n in ('torch', 'pandas', 'sklearn') if n in sys.modules])"
+    code = (
+        "import sys, imago.evaluation.explain; print([n for n in ('torch', 'pandas', 'sklearn') if n in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

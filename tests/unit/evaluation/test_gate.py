@@ -78,11 +78,15 @@ def test_other_test_pictures_cannot_be_compared_and_nothing_is_promoted() -> Non
     assert decision.reason.startswith("Not comparable")
 
 
-def test_a_challenger_that_lacks_a_class_of_the_champion_is_kept_out() -> None:
+def test_a_challenger_that_lacks_a_class_is_kept_out_or_judged_alone_as_configured() -> None:
     champion = report_of(rights(30, 50), known=("atlas", "luna", "io"))
-    decision = decide(report_of(rights(45, 50)), champion, GATE)
-    assert not decision.promoted
-    assert "does not know io" in decision.reason
+    kept_out = decide(report_of(rights(45, 50)), champion, GATE.model_copy(update={"incomparable": "refuse"}))
+    alone = decide(report_of(rights(45, 50)), champion, GATE.model_copy(update={"incomparable": "floor"}))
+    assert not kept_out.promoted
+    assert "does not know io" in kept_out.reason
+    assert alone.promoted
+    assert alone.comparison is None
+    assert "by itself alone" in alone.reason
 
 
 def test_a_challenger_that_knows_more_classes_can_be_compared() -> None:

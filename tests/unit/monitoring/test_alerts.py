@@ -12,7 +12,8 @@ import pytest
 
 from imago.config import MonitoringConfig
 from imago.errors import ConfigError
-from imago.monitoring.alerts import Alert, AlertError, LogSink, WebhookSink, send, sinks
+from imago.monitoring.alerts import Alert, AlertError, LogSink, WebhookSink, alert, send, sinks
+from imago.monitoring.drift import DriftReport, DriftTest, Verdict, Window
 
 ALERT = Alert("moths drifted", "3 of 9 tests found drift.", {"verdict": "drifted", "count": 200})
 
@@ -109,3 +110,36 @@ def test_a_configured_webhook_is_added() -> None:
 def test_an_address_that_is_not_http_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"monitoring\.webhook"):
         WebhookSink(address)
+
+
+def report(verdict: Verdict) -> DriftReport:
+    found = DriftTest(
+        name="sharpness", statistic=0.5, threshold=0.2, p_value=1e-9, effect_size=0.5, drifted=True, sentence="blurred"
+    )
+    return DriftReport(
+        verdict=verdict,
+        sentence="1 of 9 tests found drift in 200 predictions: blurred.",
+        window=Window(since=None, until=None, count=200),
+        tests=(found,),
+        accuracy=None,
+        feedback=0,
+        estimated_accuracy=0.9,
+        evidently={},
+        page="",
+    )
+
+
+def test_a_drifted_window_is_told_with_what_drifted() -> None:
+    with webhook(200) as (url, received):
+        assert alert(report("drifted"), MonitoringConfig(webhook=url)) == []
+    [told] = received
+    assert told["text"].startswith("Drift: Train again")
+    assert told["facts"]["drifted"] == "sharpness"
+    assert told["facts"]["count"] == 200
+
+
+@pytest.mark.parametrize("verdict", ["stable", "not_enough_data"])
+def test_nothing_else_is_told(verdict: Verdict) -> None:
+    with webhook(200) as (url, received):
+        assert alert(report(verdict), MonitoringConfig(webhook=url)) == []
+    assert received == []

@@ -2,10 +2,13 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
@@ -14,7 +17,10 @@ from imago.data.features import picture_features
 from imago.data.synthetic import draw_moth
 from imago.data.transforms import RGB
 from imago.errors import ImagoError
-from imago.monitoring.drift import compare, drift_tests
+from imago.monitoring.drift import compare, detect, drift_tests
+from imago.monitoring.prediction_store import PredictionStore, to_table
+from imago.serving.package import ModelPackage
+from tests.packages import make_package
 
 CONFIG = MonitoringConfig()
 POOL = 640
@@ -64,9 +70,7 @@ def warmer(picture: RGB) -> RGB:
     return np.clip(picture.astype(np.float32) * np.array([1.15, 1.0, 0.8]), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"), [(brighter, "brightness"), (blurred, "sharpness"), (warmer, "blue")]
-)
+@pytest.mark.parametrize(("change", "expected"), [(brighter, "brightness"), (blurred, "sharpness"), (warmer, "blue")])
 def test_a_change_of_light_or_camera_is_found_in_200_pictures(change, expected: str) -> None:
     current = table([change(picture) for picture in moths()[100:300]])
     report = compare(everyday().iloc[:100], current, CONFIG)
@@ -202,3 +206,51 @@ def test_constant_and_missing_numbers_do_no_harm() -> None:
     report = compare(reference, current, CONFIG)
     assert report.verdict == "stable"
     assert "red" not in {test.name for test in report.tests}
+
+
+def stored(rows: pd.DataFrame, *, version: str, hour: int, model: str = "moths") -> list[dict]:
+    """Rows as the endpoint writes them, minute by minute within an hour of a day."""
+    return [
+        {
+            **row,
+            "prediction_id": f"{model}-{version}-{hour}-{index}",
+            "time": f"2026-01-02T{hour:02d}:{index // 60:02d}:{index % 60:02d}.000000+00:00",
+            "model": model,
+            "version": version,
+            "rejected": False,
+        }
+        for index, row in enumerate(rows.to_dict("records"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """A package whose reference is of everyday pictures."""
+    package = make_package(tmp_path_factory.mktemp("packages") / "moths")
+    pq.write_table(to_table(stored(everyday().iloc[:100], version="reference", hour=0)), package.reference)
+    return package
+
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def test_detect_looks_at_the_window_and_at_the_version_that_answered_last(
+    package: ModelPackage, tmp_path: Path
+) -> None:
+    store = PredictionStore(tmp_path / "predictions.sqlite")
+    dark = table([(picture * 0.4).astype(np.uint8) for picture in moths()[300:400]])
+    store.add(stored(dark, version="1", hour=8))
+    store.add(stored(everyday().iloc[100:300], version="2", hour=10))
+    store.add(stored(dark, version="9", hour=11, model="another"))
+    store.add(stored(dark, version="2", hour=3))
+    config = MonitoringConfig(window_hours=6)
+    report = detect(package, store.path, config, now=NOON)
+    assert (report.verdict, report.window.count) == ("stable", 200)
+    assert detect(package, store.path, config, version="1", now=NOON).verdict == "drifted"
+    assert detect(package, store.path, MonitoringConfig(window_hours=24), now=NOON).window.count == 300
+
+
+def test_detect_on_a_store_that_is_not_there_is_not_enough_data(package: ModelPackage, tmp_path: Path) -> None:
+    report = detect(package, tmp_path / "absent.sqlite", CONFIG, now=NOON)
+    assert (report.verdict, report.window.count) == ("not_enough_data", 0)
+    assert not (tmp_path / "absent.sqlite").exists()

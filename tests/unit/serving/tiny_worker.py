@@ -1,6 +1,7 @@
 """A worker that speaks the supervisor's protocol and serves a made-up model with the standard library alone.
 
-Its behaviour is the second argument: good, wrong (another label), liar (another version), dead, mute, stubborn.
+Its behaviour is the second argument: good, wrong (another label), liar (another version), babbler (no JSON), dead,
+mute, stubborn.
 """
 
 import argparse
@@ -23,15 +24,18 @@ NAME, _, VERSION = ARGUMENTS.tag.partition(":")
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.answer(503 if ARGUMENTS.behaviour == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         version = "0" if ARGUMENTS.behaviour == "liar" else VERSION
         label = "cat" if ARGUMENTS.behaviour == "wrong" else "moth"
         if "slow" in self.path:
             time.sleep(0.5)
+        if ARGUMENTS.behaviour == "babbler":
+            self.answer(200, ["?"])
+            return
         self.answer(
             200,
             {"model": {"name": NAME, "version": version}, "predictions": [{"label": label, "probability": 1.0}]},

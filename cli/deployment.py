@@ -1,0 +1,130 @@
+"""`run.py deployment`: what is served, and how to start it, stop it, and go back to the version before."""
+
+import json
+
+import click
+
+from imago.errors import ConfigError
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
+_name = click.option("--name", metavar="MODEL", help="Which deployment; needed only where there are several.")
+
+
+@click.group()
+def deployment() -> None:
+    """See and change what is served."""
+
+
+@deployment.command()
+@_name
+@_json
+def status(name: str | None, as_json: bool) -> None:
+    """Say what is being served."""
+    from imago.serving.rollout import Deployment
+
+    chosen = _chosen(name)
+    if chosen is None:
+        from imago.serving.deployment import Status
+
+        _show(Status(running=False), as_json)
+    else:
+        _show(Deployment(chosen).status(), as_json)
+
+
+@deployment.command()
+@_name
+@_json
+def start(name: str | None, as_json: bool) -> None:
+    """Serve again what was served last, after a stop or a reboot."""
+    from imago.serving.rollout import Deployment
+
+    _show(Deployment(_required(name), on_progress=_say).start(), as_json)
+
+
+@deployment.command()
+@_name
+@_json
+def stop(name: str | None, as_json: bool) -> None:
+    """Answer what is under way, then end the server and all its processes."""
+    from imago.serving.rollout import Deployment
+
+    _show(Deployment(_required(name), on_progress=_say).stop(), as_json)
+
+
+@deployment.command()
+@_name
+@_json
+def rollback(name: str | None, as_json: bool) -> None:
+    """Serve the version before, and let it stand for production again."""
+    from cli import logs
+
+    with logs.stdout_to_stderr():
+        from stack import deploy, register
+
+        logs.configure(debug=False)
+        register.ensure()
+        status = deploy.rollback(_required(name), _say)
+    _show(status, as_json)
+
+
+@deployment.command()
+@_name
+@_json
+def history(name: str | None, as_json: bool) -> None:
+    """List what happened, the oldest first."""
+    from imago.serving.rollout import Deployment
+
+    chosen = _chosen(name)
+    events = Deployment(chosen).history() if chosen else ()
+    if as_json:
+        click.echo(json.dumps({"name": chosen, "history": [event.model_dump() for event in events]}))
+        return
+    if not events:
+        click.echo("Nothing was ever deployed.")
+    for event in events:
+        click.echo(f"{event.time}  {event.action:<12} {event.tag}  {event.detail}".rstrip())
+
+
+def _chosen(name: str | None) -> str | None:
+    """Return the deployment that is meant, or None where there is none at all. Raises ConfigError."""
+    from imago.serving import deployment as states
+
+    known = states.names()
+    if name is not None:
+        if name not in known:
+            from imago.errors import did_you_mean
+
+            raise ConfigError(f"No deployment '{name}'.{did_you_mean(name, known)}")
+        return name
+    if len(known) > 1:
+        raise ConfigError(f"There are several deployments: say which with `--name`, one of {', '.join(known)}.")
+    return known[0] if known else None
+
+
+def _required(name: str | None) -> str:
+    chosen = _chosen(name)
+    if chosen is None:
+        raise ConfigError("Nothing was ever deployed: run `python run.py --pipeline training` first.")
+    return chosen
+
+
+def _show(status: object, as_json: bool) -> None:
+    from imago.serving.deployment import Status
+
+    assert isinstance(status, Status)
+    if as_json:
+        click.echo(json.dumps(status.to_json()))
+        return
+    model = f"{status.model['name']} version {status.model['version']}" if status.model else "nothing"
+    if status.running:
+        click.echo(f"{model} serves on {status.endpoint} since {status.since} (page: {status.endpoint}/ui)")
+    elif status.model:
+        click.echo(f"Not running. {model} was served last: `python run.py deployment start` serves it again.")
+    else:
+        click.echo("Nothing was ever deployed.")
+    if status.previous:
+        click.echo(f"Before it: version {status.previous['version']} (`python run.py deployment rollback`)")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,130 @@
+"""`run.py predict PICTURE…`: ask the endpoint, or the model in production where no endpoint runs."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+PICTURES_FAULT = (400, 413, 415, 422)  # any other refusal would meet the next picture too
+
+
+@click.command()
+@click.argument(
+    "pictures",
+    metavar="PICTURE…",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--url", metavar="ENDPOINT", help="An endpoint's address; its key, if any, is read from IMAGO_API_KEY.")
+@click.option("--model", "name", metavar="NAME", help="Which model, where several are deployed or in production.")
+@click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1), help="How many labels are shown.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
+@click.pass_context
+def predict(
+    ctx: click.Context, pictures: tuple[Path, ...], url: str | None, name: str | None, top_k: int, as_json: bool
+) -> None:
+    """Say what pictures show.
+
+    Asks the endpoint at --url, else the one that runs on this machine, else runs the model in production here. Exits
+    with 1 where any picture could not be predicted; the others are. A whole folder: --pipeline inference.
+    """
+    from cli.logs import stdout_to_stderr
+
+    with stdout_to_stderr():
+        endpoint = url or _running_endpoint(name)
+        outcome = _by_endpoint(endpoint, pictures, top_k) if endpoint else _here(name, pictures, top_k)
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        for answer in outcome["predictions"]:
+            _show(answer)
+        version = f" version {outcome['model']['version']}" if outcome["model"].get("version") else ""
+        click.echo(f"by {outcome['model'].get('name')}{version}, {outcome['endpoint'] or 'run on this machine'}")
+    if any("error" in answer for answer in outcome["predictions"]):
+        ctx.exit(1)
+
+
+def _running_endpoint(name: str | None) -> str | None:
+    from imago.serving import deployment
+    from imago.serving.rollout import Deployment
+
+    for candidate in [name] if name else deployment.names():
+        status = Deployment(candidate).status()
+        if status.running:
+            return status.endpoint
+    return None
+
+
+def _by_endpoint(endpoint: str, pictures: tuple[Path, ...], top_k: int) -> dict[str, Any]:
+    from imago.data.listing import read_file
+    from imago.serving.client import Client, EndpointError
+
+    answers: list[dict[str, Any]] = []
+    model: dict[str, Any] = {}
+    with Client(endpoint, key=os.environ.get("IMAGO_API_KEY")) as client:
+        for picture in pictures:
+            data = read_file(picture)
+            if not data:
+                answers.append(_not_read(picture))
+                continue
+            try:
+                answer = client.predict(data, name=picture.name)
+            except EndpointError as error:
+                if error.status not in PICTURES_FAULT:
+                    raise
+                answers.append({"path": str(picture), "error": {"code": error.code, "message": str(error)}})
+                continue
+            model = answer.pop("model")
+            answers.append({"path": str(picture), **answer, "predictions": answer["predictions"][:top_k]})
+        model = model or client.info()["model"]
+    return {"endpoint": endpoint, "model": model, "predictions": answers}
+
+
+def _here(name: str | None, pictures: tuple[Path, ...], top_k: int) -> dict[str, Any]:
+    from cli.production import production_package
+    from imago.config import ModelConfig
+    from imago.data.listing import read_file
+    from imago.serving.runtime import Runtime, Unreadable
+
+    runtime = Runtime(production_package(name or ModelConfig().name))
+    answers: list[dict[str, Any]] = []
+    for picture in pictures:
+        data = read_file(picture)
+        if not data:
+            answers.append(_not_read(picture))
+            continue
+        [answer] = runtime.predict([data], top_k=top_k)
+        if isinstance(answer, Unreadable):
+            message = f"The picture cannot be predicted: {answer.message}."
+            answers.append({"path": str(picture), "error": {"code": answer.code, "message": message}})
+            continue
+        answers.append(
+            {
+                "path": str(picture),
+                "predictions": [{"label": label, "probability": value} for label, value in answer.top],
+                "rejected": answer.rejected,
+                "reason": answer.reason,
+            }
+        )
+    return {"endpoint": None, "model": {"name": runtime.spec.name}, "predictions": answers}
+
+
+def _not_read(picture: Path) -> dict[str, Any]:
+    from imago.data.listing import MAX_FILE_BYTES
+
+    message = f"The file is empty, not to be read, or larger than {MAX_FILE_BYTES:,} bytes."
+    return {"path": str(picture), "error": {"code": "not_read", "message": message}}
+
+
+def _show(answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        click.echo(f"{answer['path']}: {answer['error']['message']}")
+        return
+    first, *others = answer["predictions"]
+    unsure = f"  (rejected: {answer['reason']})" if answer["rejected"] else ""
+    click.echo(f"{answer['path']}: {first['label']} {first['probability']:.1%}{unsure}")
+    for other in others:
+        click.echo(f"    {other['label']} {other['probability']:.1%}")

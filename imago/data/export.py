@@ -1,0 +1,79 @@
+"""Writes a data set out for other programs: as split folders, or as one Parquet file."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+
+from imago.data.dataset import ImageDataset
+from imago.errors import ConfigError, ImagoError
+
+Format = Literal["folders", "parquet"]
+MARKER = ".imago-export.json"
+PARQUET = "pictures.parquet"
+
+
+def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> None:
+    """Write a data set into a folder, whole or not at all; an earlier export there is replaced.
+
+    Folders are `split/label/name`, the bytes as they are; Parquet has the columns `id image label split sha256`.
+    Raises ConfigError where the folder holds anything else, or a label cannot be a folder's name.
+    """
+    if target.exists() and not _may_replace(target):
+        raise ConfigError(f"{target} holds more than an earlier export: name another folder, or empty this one.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    partial.mkdir()
+    try:
+        if layout == "parquet":
+            pq.write_table(dataset.table, partial / PARQUET, compression="none", row_group_size=1024)
+        else:
+            for index, path in _paths(dataset):
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                (partial / path).write_bytes(dataset.image(index))
+        facts: dict[str, object] = {
+            "origin": dataset.origin,
+            "fingerprint": dataset.fingerprint,
+            "pictures": len(dataset),
+        }
+        facts["files"] = 1 + sum(path.is_file() for path in partial.rglob("*"))
+        (partial / MARKER).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        partial.replace(target)
+    except OSError as error:
+        raise ImagoError(f"{target} could not be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _may_replace(target: Path) -> bool:
+    """Whether there is nothing but what an export has written: an empty folder, or as many files as it says."""
+    if not target.is_dir():
+        return False
+    files = sum(not path.is_dir() for path in target.rglob("*"))
+    try:
+        return bool(files == json.loads((target / MARKER).read_text(encoding="utf-8"))["files"])
+    except FileNotFoundError:
+        return files == 0
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _paths(dataset: ImageDataset) -> Iterator[tuple[int, PurePosixPath]]:
+    """Give each picture a path of its own; of two with one name, the later is told apart by its digest or number."""
+    taken: set[str] = set()
+    rows = zip(dataset.ids, dataset.labels, dataset.splits, dataset.digests, strict=True)
+    for index, (identity, label, split, digest) in enumerate(rows):
+        if label in {"", ".", ".."} or "/" in label or "\\" in label or "\0" in label or label.startswith("."):
+            raise ConfigError(f"The class {label!r} cannot name a folder: rename it, or export with --format parquet.")
+        name = PurePosixPath(identity.replace("\\", "/")).name.lstrip(".")
+        stem, suffix = PurePosixPath(name).stem or digest[:8], PurePosixPath(name).suffix
+        candidates = (f"{stem}{suffix}", f"{stem}-{digest[:8]}{suffix}", f"{stem}-{digest[:8]}-{index}{suffix}")
+        path = next(p for p in (PurePosixPath(split, label, c) for c in candidates) if str(p).casefold() not in taken)
+        taken.add(str(path).casefold())
+        yield index, path

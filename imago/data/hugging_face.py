@@ -1,0 +1,118 @@
+"""Pictures of a Hugging Face data set: one saved to disk, or one of the hub by its name."""
+
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import httpx
+
+from imago.data.dataset import Split
+from imago.data.listing import MAX_FILE_BYTES, Listing, Row, class_named, is_picture, read_file, split_named
+from imago.errors import ConfigError, DataRefused
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether a folder is one that `save_to_disk` wrote."""
+    whole = (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    return whole or (folder / "dataset_dict.json").is_file()
+
+
+def list_saved(folder: Path, shown: str) -> Listing:
+    """List the pictures of a data set that `save_to_disk` wrote. Raises ConfigError where it cannot be read."""
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"The saved data set {shown} cannot be read: {' '.join(str(error).split())}") from error
+    return _list(data, shown, "a saved Hugging Face data set")
+
+
+def list_named(name: str) -> Listing:
+    """List the pictures of a data set of the hub, which is downloaded first. Raises ConfigError where that fails."""
+    import datasets
+
+    if not name.strip():
+        raise ConfigError("'hf:' names no data set: write hf:owner/name.")
+    try:
+        data = datasets.load_dataset(name)
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"The Hugging Face data set '{name}' cannot be loaded ({reason}): check its name and the network, "
+            "or save it with `save_to_disk` elsewhere and give its folder."
+        ) from error
+    return _list(data, f"hf:{name}", "a Hugging Face data set")
+
+
+def _list(data: Any, shown: str, kind: str) -> Listing:
+    import datasets
+
+    parts: dict[str, Any] = dict(data) if isinstance(data, datasets.DatasetDict) else {"": data}
+    splits = {part: split_named(part) for part in parts}
+    if len(parts) == 1:
+        splits = {part: split if split == "train" else None for part, split in splits.items()}
+        used = parts
+    else:
+        used = {part: rows for part, rows in parts.items() if splits[part] is not None}
+    if len(parts) > 1 and "train" not in splits.values():
+        raise DataRefused(f"{shown} has the splits {', '.join(parts)}, and none of them is train.")
+    if len({splits[part] for part in used}) < len(used):
+        raise ConfigError(f"{shown} has two splits of one kind among {', '.join(used)}: keep one of them.")
+    rows = [row for part, some in used.items() for row in _rows(some, part, splits[part], shown)]
+    if not rows:
+        raise DataRefused(f"There are no labelled pictures in {shown}.")
+    origin = f"{shown} was read as {kind} with the splits {', '.join(used)}." if any(used) else f"{shown} is {kind}."
+    left_out = [part for part in parts if part not in used]
+    return Listing(rows, origin + (f" Ignored its splits {', '.join(left_out)}." if left_out else ""))
+
+
+def _rows(data: Any, part: str, split: Split | None, shown: str) -> list[Row]:
+    import datasets
+
+    image, label = _columns(data, shown)
+    feature = data.features[label]
+    names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+    pictures = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    extensions = [PurePosixPath(path or "").suffix.lower() for path in _paths(pictures, image)]
+    rows: list[Row] = []
+    for index, value in enumerate(data[label]):
+        if value is None or (names is not None and value < 0):
+            continue
+        name = class_named(names[value] if names is not None else str(value), shown)
+        identity = "/".join(filter(None, (part, name, f"{index:06d}{extensions[index]}")))
+        rows.append(Row(identity, name, split, partial(_read, pictures, image, index)))
+    return rows
+
+
+def _columns(data: Any, shown: str) -> tuple[str, str]:
+    """Return the names of the columns of pictures and labels."""
+    import datasets
+
+    features = data.features
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    labels = [
+        name for name in ("label", "labels") if isinstance(features.get(name), datasets.ClassLabel | datasets.Value)
+    ]
+    labels += [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if not images or not labels:
+        lacking = "picture" if not images else "label"
+        raise ConfigError(f"{shown} has no {lacking} column: its columns are {', '.join(features)}.")
+    return images[0], labels[0]
+
+
+def _paths(pictures: Any, image: str) -> list[str | None]:
+    """Return the paths that the pictures had, without touching their bytes."""
+    paths: list[str | None] = []
+    for batch in pictures.with_format("arrow").iter(batch_size=1000):
+        for chunk in batch.column(image).chunks:
+            paths.extend(chunk.field("path").to_pylist())
+    return paths
+
+
+def _read(pictures: Any, image: str, index: int) -> bytes:
+    value: dict[str, Any] = pictures[index][image] or {}
+    data, path = value.get("bytes"), value.get("path")
+    if data is not None:
+        return bytes(data) if len(data) <= MAX_FILE_BYTES else b""
+    return read_file(path) if path and is_picture(path) and Path(path).is_absolute() else b""

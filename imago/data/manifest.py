@@ -1,0 +1,154 @@
+"""Pictures named by a table: a CSV or Parquet file with a path, a label and perhaps a split on each row."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imago.data.dataset import Split
+from imago.data.listing import Listing, Row, class_named, is_plain_file, read_file, split_named
+from imago.errors import ConfigError, DataRefused
+
+SUFFIXES = (".csv", ".parquet")
+COLUMNS = {"path": ("path", "filepaths"), "label": ("label", "labels"), "split": ("split", "data set")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a manifest: a path relative to the manifest's folder, which it does not leave, with `/` in it."""
+
+    number: int
+    path: str
+    label: str
+    split: Split | None
+
+
+def list_manifest(path: Path, shown: str) -> Listing:
+    """List the pictures of a manifest; a missing one is a row without bytes.
+
+    Raises ConfigError for a manifest that cannot be read or a path that leaves its folder, DataRefused where none of
+    its files exists.
+    """
+    entries = read_manifest(path, shown)
+    root = path.resolve().parent
+    names = _distinct_names(entries)
+    rows = [
+        Row(name, entry.label, entry.split, partial(_read_within, root, entry.path))
+        for name, entry in zip(names, entries, strict=True)
+    ]
+    missing = sum(not is_plain_file(root / entry.path) for entry in entries)
+    if missing == len(entries):
+        raise DataRefused(
+            f"None of the {missing} files that {shown} names exists (the first is {entries[0].path}): "
+            "paths are read relative to the manifest's own folder."
+        )
+    with_splits = "with a split column" if entries[0].split else "without splits"
+    origin = f"{shown} was read as a manifest of {len(rows)} rows, {with_splits}, its paths relative to its folder."
+    if missing:
+        origin += f" {missing} of the files that it names do not exist."
+    return Listing(rows, origin)
+
+
+def read_manifest(path: Path, shown: str) -> list[Entry]:
+    """Return the rows of a manifest, checked. Raises ConfigError with the row, DataRefused where there is none."""
+    records = _parquet_records(path, shown) if path.suffix.lower() == ".parquet" else _csv_records(path, shown)
+    entries = [_entry(number, record, shown) for number, record in records]
+    if not entries:
+        raise DataRefused(f"The manifest {shown} has no rows.")
+    without = [entry.number for entry in entries if entry.split is None]
+    if without and len(without) < len(entries):
+        raise ConfigError(f"Row {without[0]} of {shown} has no split while others do: give each row one, or none.")
+    return entries
+
+
+def _entry(number: int, record: dict[str, str], shown: str) -> Entry:
+    where = f"row {number} of {shown}"
+    word = record.get("split", "")
+    split = split_named(word)
+    if split is None and word.strip():
+        raise ConfigError(f"The split '{word}' in {where} is none of train, val, valid, validation and test.")
+    return Entry(number, _path_within(record["path"], where), class_named(record["label"], where), split)
+
+
+def _path_within(text: str, where: str) -> str:
+    """Return a path without `.` and `..`, with `/` between its parts. Raises ConfigError where it is not relative."""
+    given = text.strip().replace("\\", "/")
+    if not given or "\0" in given:
+        raise ConfigError(f"There is no path in {where}.")
+    if given.startswith("/") or given[1:2] == ":" or "://" in given:
+        raise ConfigError(f"The path '{text}' in {where} is absolute: write it relative to the manifest's folder.")
+    parts: list[str] = []
+    for part in PurePosixPath(given).parts:
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            raise ConfigError(f"The path '{text}' in {where} leaves the manifest's folder: keep the pictures below it.")
+    if not parts:
+        raise ConfigError(f"The path '{text}' in {where} names the manifest's own folder, not a picture.")
+    return "/".join(parts)
+
+
+def _distinct_names(entries: list[Entry]) -> list[str]:
+    """Name each row by its path, and those that repeat one by their row too, so that each can be told apart."""
+    seen: Counter[str] = Counter()
+    names: list[str] = []
+    for entry in entries:
+        seen[entry.path] += 1
+        names.append(entry.path if seen[entry.path] == 1 else f"{entry.path} (row {entry.number})")
+    return names
+
+
+def _read_within(root: Path, name: str) -> bytes:
+    path = Path(os.path.realpath(root / name))
+    return read_file(path) if path.is_relative_to(root) else b""
+
+
+def _csv_records(path: Path, shown: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows with their numbers, the header being row 1."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            places = _places(next(rows, []), shown)
+            for number, row in enumerate(rows, start=2):
+                if not row:
+                    continue
+                if len(row) <= max(places.values()):
+                    raise ConfigError(f"Row {number} of {shown} has only {len(row)} columns.")
+                yield number, {column: row[place] for column, place in places.items()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"The manifest {shown} cannot be read as CSV in UTF-8: {error}.") from error
+
+
+def _parquet_records(path: Path, shown: str) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        file = pq.ParquetFile(path)
+        places = _places(file.schema_arrow.names, shown)
+        names = {column: file.schema_arrow.names[place] for column, place in places.items()}
+        table = file.read(columns=list(names.values()))
+        columns = {column: table.column(name).cast(pa.string()).to_pylist() for column, name in names.items()}
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"The manifest {shown} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+    for index in range(table.num_rows):
+        yield index + 1, {column: values[index] or "" for column, values in columns.items()}
+
+
+def _places(header: list[str], shown: str) -> dict[str, int]:
+    names = [name.strip().casefold() for name in header]
+    places = {
+        column: next(names.index(known) for known in spellings if known in names)
+        for column, spellings in COLUMNS.items()
+        if any(known in names for known in spellings)
+    }
+    for column in ("path", "label"):
+        if column not in places:
+            wanted = " or ".join(f"'{name}'" for name in COLUMNS[column])
+            raise ConfigError(f"The manifest {shown} has no column {wanted}: its columns are {', '.join(header)}.")
+    return places

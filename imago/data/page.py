@@ -1,0 +1,134 @@
+"""The data check as one self-contained page: the verdict first, then what was found, with pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imago.data.checks import CheckResult
+from imago.data.contact_sheet import class_rows, load_template, thumbnail
+from imago.data.dataset import SPLITS, ImageDataset
+from imago.data.expectations import describe
+from imago.data.transforms import MAX_PIXELS, UnreadablePicture
+
+if TYPE_CHECKING:
+    from imago.data.validation import ValidationResult
+
+GRAVITY = ("refuse", "quarantine", "warn", "off")
+
+_PICTURES, _GROUPS, _GROUP = 12, 8, 6
+_QUARANTINED = 200
+_SHEET = 4
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page; `why` it has no thumbnail, where it has none."""
+
+    id: str
+    name: str  # of its file
+    label: str
+    split: str
+    thumbnail: str | None  # data URI
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures that belong together, and how many more there are."""
+
+    pictures: list[Shown]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """A check that found something."""
+
+    result: CheckResult
+    pictures: list[Shown] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    hidden: int = 0
+
+    @property
+    def title(self) -> str:
+        """The sentence up to its examples."""
+        return self.result.sentence.partition(": ")[0].removesuffix(".")
+
+    @property
+    def examples(self) -> str:
+        """The rest of the sentence, where the page shows no pictures instead."""
+        return "" if self.pictures or self.groups else self.result.sentence.partition(": ")[2]
+
+    @property
+    def consequence(self) -> str:
+        if self.result.severity == "quarantine":
+            return f"{len(self.result.quarantined):,} left out"
+        return "the data is refused" if self.result.severity == "refuse" else "worth a look"
+
+
+def render_page(
+    result: "ValidationResult", dataset: ImageDataset, accepted: ImageDataset, *, max_pixels: int = MAX_PIXELS
+) -> str:
+    """Return the page of a verdict on a data set, of which some pictures were accepted."""
+    template = load_template(Path(__file__).with_suffix(".html"))
+    album = _Album(dataset, max_pixels)
+    return template.render(
+        result=result,
+        splits={split: accepted.splits.count(split) for split in SPLITS},
+        findings=[album.card(check) for check in sorted(result.checks, key=_gravity) if check.count],
+        quiet=[check for check in result.checks if not check.count],
+        quarantined=list(result.quarantined.items())[:_QUARANTINED],
+        classes=class_rows(accepted, per_class=_SHEET, max_pixels=max_pixels),
+        expectations=[
+            {
+                "sentence": describe(row),
+                "severity": row["expectation_config"].get("severity", "critical"),
+                "met": row["success"],
+            }
+            for row in result.expectations.get("results", [])
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Album:
+    dataset: ImageDataset
+    max_pixels: int
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.dataset.ids)}
+
+    def card(self, check: CheckResult) -> Card:
+        if check.groups:
+            groups = [
+                Group(self.pictures(group[:_GROUP]), max(0, len(group) - _GROUP)) for group in check.groups[:_GROUPS]
+            ]
+            return Card(check, groups=groups, hidden=max(0, len(check.groups) - _GROUPS))
+        shown = self.pictures(check.pictures[:_PICTURES])
+        return Card(check, pictures=shown, hidden=max(0, len(check.pictures) - _PICTURES))
+
+    def pictures(self, names: Sequence[str]) -> list[Shown]:
+        return [self.picture(name) for name in names]
+
+    def picture(self, name: str) -> Shown:
+        row = self.rows[name]
+        about: dict[str, Any] = {
+            "id": name,
+            "name": name.rpartition("/")[2],
+            "label": self.dataset.labels[row],
+            "split": self.dataset.splits[row],
+        }
+        data = self.dataset.image(row)
+        if not data:
+            return Shown(**about, thumbnail=None, why="no file")
+        try:
+            return Shown(**about, thumbnail=thumbnail(data, max_pixels=self.max_pixels))
+        except UnreadablePicture as error:
+            return Shown(**about, thumbnail=None, why=error.code.replace("_", " "))
+
+
+def _gravity(check: CheckResult) -> int:
+    return GRAVITY.index(check.severity)

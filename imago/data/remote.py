@@ -1,0 +1,143 @@
+"""Sources that lie elsewhere, brought to this machine first: fsspec addresses such as `s3://…`, and Kaggle handles."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imago.data.listing import EXTENSIONS
+from imago.data.manifest import SUFFIXES, read_manifest
+from imago.errors import ConfigError, DataRefused
+
+_WANTED = EXTENSIONS | {*SUFFIXES, ".json", ".arrow"}
+_MARKS_OF_A_VERSION = (
+    "size",
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "created",
+)
+
+
+def is_remote(source: str) -> bool:
+    """Tell whether a source is an address that fsspec resolves."""
+    return "://" in source or "::" in source
+
+
+def fetch(uri: str, cache: Path) -> Path:
+    """Bring a folder or a manifest with its pictures into the cache and return where it lies there.
+
+    Each version of the source has a folder of its own, which appears whole or not at all; a version that is there is
+    not fetched again. Raises ConfigError where the address cannot be read.
+    """
+    remote = _look(uri)
+    place = cache / hashlib.sha256(uri.encode()).hexdigest()[:16] / remote.state
+    entry = place / remote.manifest if remote.manifest else place
+    if entry.exists():
+        return entry
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place.parent))
+    try:
+        if remote.manifest:
+            _download(remote, [remote.manifest], partial, uri)
+            named = {row.path for row in read_manifest(partial / remote.manifest, uri)}
+            _download(remote, [name for name in remote.files if name in named], partial, uri)
+        else:
+            _download(remote, list(remote.files), partial, uri)
+        _appear(partial, place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return entry
+
+
+def state(uri: str) -> str:
+    """Return a digest of what the address lists: names, sizes, checksums or times."""
+    return _look(uri).state
+
+
+def fetch_kaggle(handle: str) -> Path:
+    """Download a Kaggle data set, `owner/name`, through kagglehub and return its folder. Raises ConfigError."""
+    if not re.fullmatch(r"[\w-]+/[\w-]+(/versions/\d+)?", handle):
+        raise ConfigError(f"'kaggle:{handle}' is not of the form kaggle:owner/name.")
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise ConfigError(
+            "Kaggle data sets need kagglehub: run `pip install kagglehub`, or download it and give its folder."
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The Kaggle data set '{handle}' cannot be downloaded: {reason}") from error
+
+
+@dataclass(frozen=True)
+class _Remote:
+    filesystem: Any
+    base: str
+    files: dict[str, str]  # what makes this version of it, by path relative to the base
+    manifest: str | None
+
+    @property
+    def state(self) -> str:
+        return hashlib.sha256(repr((self.manifest, sorted(self.files.items()))).encode()).hexdigest()[:16]
+
+
+def _look(uri: str) -> _Remote:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        manifest = None
+        if path.lower().endswith(SUFFIXES) and filesystem.isfile(path):
+            path, _, manifest = path.rpartition("/")
+        found = filesystem.find(path, detail=True)
+    except ImportError as error:
+        raise ConfigError(f"{uri} needs a package that is not installed: {error}") from error
+    except Exception as error:
+        # Each store's client has errors of its own, with no common parent.
+        raise ConfigError(f"{uri} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+    base = filesystem._strip_protocol(path).rstrip("/") + "/"
+    files = {
+        name[len(base) :]: repr([info.get(mark) for mark in _MARKS_OF_A_VERSION])
+        for name, info in found.items()
+        if name.startswith(base) and _wanted(name[len(base) :])
+    }
+    if not found:
+        raise ConfigError(f"There is nothing at {uri}: check the address and who may read it.")
+    if not files:
+        raise DataRefused(f"There are no pictures at {uri} ({len(found)} other files).")
+    return _Remote(filesystem, base, files, manifest)
+
+
+def _wanted(name: str) -> bool:
+    parts = name.split("/")
+    hidden = any(not part or part.startswith(".") for part in parts)
+    return not hidden and "\0" not in name and Path(name).suffix.lower() in _WANTED
+
+
+def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        remote.filesystem.get([remote.base + name for name in names], [str(folder / name) for name in names])
+    except Exception as error:
+        # Each store's client has errors of its own, with no common parent.
+        raise ConfigError(f"{uri} cannot be fetched: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _appear(partial: Path, place: Path) -> None:
+    """Give the finished folder its name, unless another process was faster."""
+    try:
+        partial.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise

@@ -1,0 +1,173 @@
+"""From what a person names as the source of pictures to a data set of it."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from imago.config import DataConfig
+from imago.data import hugging_face, remote
+from imago.data.dataset import SPLITS, ImageDataset
+from imago.data.folders import list_folder, walk
+from imago.data.listing import Listing, Row, split_named
+from imago.data.manifest import SUFFIXES, list_manifest, read_manifest
+from imago.data.splitting import assign_splits, look_alike_groups
+from imago.data.synthetic import synthetic_dataset
+from imago.errors import ConfigError, DataRefused, did_you_mean
+from imago.home import home
+
+_READERS = 16
+
+
+def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
+    """Read the pictures that the configuration names; those whose files cannot be read have no bytes.
+
+    Splits that are missing are made, and `classes` and `limit_per_class` applied, the same for the same seed. Raises
+    ConfigError for a source that cannot be used as named, DataRefused for one with fewer than two classes.
+    """
+    listing = _list(config, seed)
+    rows = _of_classes(listing.rows, config.classes)
+    shown = config.source or "the synthetic moths"
+    if len({row.label for row in rows}) < 2:
+        only = rows[0].label
+        raise DataRefused(f"{shown} has one class only, '{only}': a classifier needs at least two.")
+    rows, made = _with_splits(rows, config, seed)
+    if config.limit_per_class is not None:
+        rows = _limited(rows, config.limit_per_class, seed)
+    with ThreadPoolExecutor(_READERS) as pool:
+        images = list(pool.map(lambda row: row.read(), rows))
+    return ImageDataset.from_rows(
+        [row.id for row in rows],
+        images,
+        [row.label for row in rows],
+        [str(row.split) for row in rows],
+        origin=listing.origin + made,
+    )
+
+
+def source_state(source: str | None) -> str:
+    """Return a digest that changes when the files of a source do, by their names, sizes and times.
+
+    A hub's data set is known by its name alone. Raises ConfigError where there is no such source.
+    """
+    if source is None:
+        return "synthetic"
+    if source.startswith(("hf:", "kaggle:")):
+        return source
+    if remote.is_remote(source) and not source.startswith("file://"):
+        return remote.state(source)
+    path = _local(source)
+    if path.is_dir():
+        facts = [(file.name, file.size, file.modified) for file in walk(path).files]
+    else:
+        named = {row.path for row in read_manifest(path, source)} if path.suffix.lower() in SUFFIXES else set()
+        facts = [_facts(path, path.name), *(_facts(path.parent / name, name) for name in sorted(named))]
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _list(config: DataConfig, seed: int) -> Listing:
+    source = config.source
+    if source is None:
+        drawn = synthetic_dataset(config.synthetic, config.image_size, seed)
+        return _listing_of(drawn)
+    if source.startswith("hf:"):
+        return hugging_face.list_named(source.removeprefix("hf:"))
+    if source.startswith("kaggle:"):
+        return _list_path(remote.fetch_kaggle(source.removeprefix("kaggle:")), source)
+    if remote.is_remote(source) and not source.startswith("file://"):
+        return _list_path(remote.fetch(source, home() / "sources"), source)
+    return _list_path(_local(source), source)
+
+
+def _listing_of(dataset: ImageDataset) -> Listing:
+    columns = zip(dataset.ids, dataset.labels, dataset.splits, strict=True)
+    rows = [
+        Row(identity, label, split_named(split), partial(dataset.image, index))
+        for index, (identity, label, split) in enumerate(columns)
+    ]
+    return Listing(rows, dataset.origin)
+
+
+def _local(source: str) -> Path:
+    """Return the file or folder that is meant. Raises ConfigError where there is none."""
+    path = Path(source.removeprefix("file://"))
+    try:
+        path = path.expanduser()
+        if source.strip() and path.exists():
+            return path
+        beside = [other.name for other in path.parent.iterdir()]
+    except (OSError, ValueError, RuntimeError):  # no such parent or user, or a name that the file system does not take
+        beside = []
+    raise ConfigError(
+        f"There is no file or folder '{source}' to read pictures from.{did_you_mean(path.name, beside)} "
+        "A data set of a hub is named hf:owner/name or kaggle:owner/name."
+    )
+
+
+def _list_path(path: Path, shown: str) -> Listing:
+    if path.is_dir():
+        return hugging_face.list_saved(path, shown) if hugging_face.is_saved(path) else list_folder(path, shown)
+    if path.suffix.lower() in SUFFIXES:
+        return list_manifest(path, shown)
+    raise ConfigError(
+        f"{shown} is neither a folder nor a manifest ({', '.join(SUFFIXES)}): unpack it, if it is an archive."
+    )
+
+
+def _of_classes(rows: list[Row], classes: Sequence[str] | None) -> list[Row]:
+    if classes is None:
+        return rows
+    known = {row.label for row in rows}
+    for name in classes:
+        if name not in known:
+            raise ConfigError(f"There is no class '{name}' (data.classes).{did_you_mean(name, known)}")
+    if len(set(classes)) < 2:
+        raise ConfigError("data.classes names fewer than two classes: a classifier needs at least two.")
+    return [row for row in rows if row.label in set(classes)]
+
+
+def _with_splits(rows: list[Row], config: DataConfig, seed: int) -> tuple[list[Row], str]:
+    """Give every picture a split, and say how: all of them, or those of train where val or test is missing."""
+    present = {row.split for row in rows}
+    if present == set(SPLITS):
+        return rows, ""
+    from_all = None in present
+    if not from_all and "train" not in present:
+        raise DataRefused(f"There are no pictures to train on, only those of {', '.join(sorted(map(str, present)))}.")
+    missing = [name for name in SPLITS if name not in present]
+    divided = [index for index, row in enumerate(rows) if row.split in {None, "train"}]
+    splits = assign_splits(
+        [rows[index].label for index in divided],
+        look_alike_groups(len(divided), lambda place: rows[divided[place]].read(), max_pixels=config.max_pixels),
+        val_fraction=config.val_fraction if "val" in missing else 0.0,
+        test_fraction=config.test_fraction if "test" in missing else 0.0,
+        seed=seed,
+    )
+    made = list(rows)
+    for index, split in zip(divided, splits, strict=True):
+        made[index] = replace(rows[index], split=split)
+    what = "The splits were" if from_all else f"{' and '.join(name for name in missing)} was taken from train,"
+    return made, f" {what} made by class and by likeness from seed {seed}."
+
+
+def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
+    """Keep so many pictures of each class in each split, drawn by a hash of their ids and the seed."""
+    shares: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        shares[row.label, row.split].append(row)
+
+    def draw(row: Row) -> bytes:
+        return hashlib.sha256(f"{seed} {row.id}".encode()).digest()
+
+    return [row for share in shares.values() for row in sorted(share, key=draw)[:limit]]
+
+
+def _facts(path: Path, name: str) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return name, -1, 0
+    return name, status.st_size, status.st_mtime_ns

@@ -1,0 +1,122 @@
+"""Whether the data may be trained on, and which pictures may not."""
+
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from imago.config import DataConfig
+from imago.data.checks import CheckResult, run_checks
+from imago.data.dataset import SPLITS, ImageDataset
+from imago.data.expectations import expect, failures
+from imago.data.finding import counted
+from imago.data.page import render_page
+from imago.data.statistics import PictureTable
+from imago.errors import DataRefused, ImagoError
+
+
+class ValidationResult(BaseModel):
+    """The verdict on a data set, why, and what was found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Literal["accepted", "refused"]
+    reasons: list[str]  # of a refusal
+    found: int
+    accepted: int
+    quarantined: dict[str, str]  # why, by the picture's id
+    checks: list[CheckResult]
+    expectations: dict[str, Any]  # Great Expectations' own result, on the accepted pictures
+    fingerprint: str  # of the accepted pictures
+    origin: str
+    page: str  # HTML
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `data check --json` prints, but the report's path."""
+        return {
+            "verdict": self.verdict,
+            "reasons": self.reasons,
+            "pictures": {
+                "found": self.found,
+                "accepted": self.accepted,
+                "quarantined": len(self.quarantined),
+            },
+            "checks": [check.model_dump() for check in self.checks],
+            "fingerprint": self.fingerprint,
+            "origin": self.origin,
+        }
+
+    def raise_if_refused(self) -> None:
+        """Raise DataRefused, in one line, where the data must not be trained on."""
+        if self.verdict == "accepted":
+            return
+        more = len(self.reasons) - 1
+        rest = f" ({counted(more, 'more reason', 'more reasons')} in the report.)" if more else ""
+        raise DataRefused(f"The data is refused: {self.reasons[0]}{rest}")
+
+
+def validate(
+    dataset: ImageDataset, table: PictureTable, config: DataConfig, previous: PictureTable | None = None
+) -> ValidationResult:
+    """Run every check, quarantine what they ask for, and hold the rest against the suite of expectations.
+
+    `table` is `compute_statistics(dataset)`; `previous` that of an earlier version of the data. Raises ImagoError where
+    the table is not of this data set, ConfigError where the checks or the suite cannot be used.
+    """
+    if list(table.frame["id"]) != dataset.ids or list(table.frame["sha256"]) != dataset.digests:
+        raise ImagoError("These statistics are not of this data set: compute them again.")
+    checks = run_checks(table, config, previous)
+    quarantined = _quarantined(checks, table)
+    accepted = dataset.without(quarantined)
+    expectations = expect(table.without(quarantined), config) if len(accepted) else {}
+    reasons = _reasons(checks, accepted, expectations)
+    result = ValidationResult(
+        verdict="refused" if reasons else "accepted",
+        reasons=reasons,
+        found=len(dataset),
+        accepted=len(accepted),
+        quarantined=quarantined,
+        checks=checks,
+        expectations=expectations,
+        fingerprint=accepted.fingerprint,
+        origin=dataset.origin,
+        page="",
+    )
+    return result.model_copy(update={"page": render_page(result, dataset, accepted, max_pixels=config.max_pixels)})
+
+
+def _quarantined(checks: list[CheckResult], table: PictureTable) -> dict[str, str]:
+    rows = table.frame.set_index("id")
+    reasons: dict[str, str] = {}
+    for check in checks:
+        for name in check.quarantined:
+            reasons.setdefault(name, f"{check.id}: {_why(check, name, rows.loc[name])}")
+    return dict(sorted(reasons.items()))
+
+
+def _why(check: CheckResult, name: str, row: "pd.Series[Any]") -> str:
+    if row["error"] is not None:
+        return str(row["error_message"])
+    for group in check.groups:
+        if name in group:
+            other = next(copy for copy in group if copy != name)
+            return f"it is '{other}' again"
+    if check.classes:
+        return f"it is of class '{row['label']}'"
+    return f"{row['width']}×{row['height']} pixels, brightness {row['brightness']:.2f}"
+
+
+def _reasons(checks: list[CheckResult], accepted: ImageDataset, expectations: dict[str, Any]) -> list[str]:
+    if not len(accepted):
+        return ["no picture is left."]
+    reasons = [f"the {split} split is empty." for split in SPLITS if split not in accepted.splits]
+    if len(accepted.classes) < 2:
+        reasons.append(f"there is one class only, '{accepted.classes[0]}'; a classifier needs two.")
+    reasons += [_lower(check.sentence) for check in checks if check.severity == "refuse" and check.count]
+    if expectations:
+        reasons += [f"{failure}." for failure in failures(expectations, "critical")]
+    return reasons
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

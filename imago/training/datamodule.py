@@ -1,0 +1,162 @@
+"""Gives Lightning its pictures: decoded once where they fit in memory, a new view of each in every epoch."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from imago.data.dataset import ImageDataset, Split
+from imago.data.transforms import RGB, Preprocessing, UnreadablePicture, decode, normalise, resize_to_square
+from imago.errors import DataRefused
+from imago.training.augment import Augmentation, augment
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Pictures (N, 3, size, size) float32, and their classes' indices (N,) int64."""
+
+CACHE_BYTES = 1 << 30
+_MARGIN = 1.25  # a decoded picture is kept this much larger than the model sees it, for crops to be sharp
+
+
+class DecodedPictures:
+    """The pictures of a split, decoded: kept in memory as long as `cache_bytes` last, decoded again beyond."""
+
+    def __init__(
+        self, dataset: ImageDataset, preprocessing: Preprocessing, *, square: bool, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._dataset = dataset
+        self._size = preprocessing.image_size
+        self._square = square
+        count = min(len(dataset), cache_bytes // max(1, 3 * self._kept_side() ** 2))
+        with ThreadPoolExecutor() as pool:
+            self._kept = list(pool.map(self._decode, range(count)))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> RGB:
+        return self._kept[index] if index < len(self._kept) else self._decode(index)
+
+    def _kept_side(self) -> int:
+        return self._size if self._square else round(self._size * _MARGIN)
+
+    def _decode(self, index: int) -> RGB:
+        try:
+            picture = decode(self._dataset.image(index))
+        except UnreadablePicture as error:
+            raise DataRefused(
+                f"{self._dataset.ids[index]} cannot be trained on: {error}. `data check` puts such pictures aside."
+            ) from error
+        return resize_to_square(picture, self._size) if self._square else shrink(picture, self._kept_side())
+
+
+def shrink(picture: RGB, side: int) -> RGB:
+    """Scale a picture down until its shorter side has at most `side` pixels."""
+    height, width = picture.shape[:2]
+    scale = side / min(height, width)
+    if scale >= 1:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((round(width * scale), round(height * scale)), reducing_gap=3.0))
+
+
+@dataclass
+class View(Dataset[tuple[npt.NDArray[np.float32], int]]):
+    """Pictures as a model's inputs, with labels; augmented where `how` says so, differently in each epoch."""
+
+    pictures: DecodedPictures
+    labels: Sequence[int]
+    preprocessing: Preprocessing
+    how: Augmentation | None = None
+    seed: int = 0
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], int]:
+        picture, size = self.pictures[index], self.preprocessing.image_size
+        if self.how is None:
+            shown = resize_to_square(picture, size)
+        else:
+            shown = augment(picture, size, np.random.default_rng([self.seed, self.epoch, index]), self.how)
+        return normalise(shown, self.preprocessing), self.labels[index]
+
+
+def collate(rows: Sequence[tuple[npt.NDArray[np.float32], int]]) -> Batch:
+    """Stack rows into a batch."""
+    images, labels = zip(*rows, strict=True)
+    return torch.from_numpy(np.stack(images)), torch.tensor(labels, dtype=torch.int64)
+
+
+class PictureDataModule(LightningDataModule):
+    """The training and validation pictures of a data set.
+
+    `sizes` gives the side in pixels that each epoch trains at; validation is always at the model's own.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        sizes: Sequence[int],
+        how: Augmentation | None,
+        seed: int,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.sizes = tuple(sizes)
+        self.how = how
+        self.seed = seed
+        self.num_workers = num_workers
+        self.train_pictures, self.train_labels = self._read(dataset, "train", classes, square=how is None)
+        self.val_pictures, self.val_labels = self._read(dataset, "val", classes, square=True)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the epoch's training batches: shuffled, at the epoch's size."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        at_size = self.preprocessing.model_copy(update={"image_size": self.sizes[min(epoch, len(self.sizes) - 1)]})
+        view = View(self.train_pictures, self.train_labels, at_size, self.how, self.seed, epoch)
+        order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        whole = len(view) > self.batch_size  # a last batch of one picture has no variance to normalise by
+        return self._loader(view, shuffle=True, generator=order, drop_last=whole)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation pictures as the endpoint will see them."""
+        return self._loader(View(self.val_pictures, self.val_labels, self.preprocessing))
+
+    def plain_train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training pictures in their order, as the endpoint would see them."""
+        return self._loader(View(self.train_pictures, self.train_labels, self.preprocessing))
+
+    def _loader(
+        self, view: View, *, shuffle: bool = False, generator: torch.Generator | None = None, drop_last: bool = False
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            view,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            generator=generator,
+            drop_last=drop_last,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+        )
+
+    def _read(
+        self, dataset: ImageDataset, split: Split, classes: Sequence[str], *, square: bool
+    ) -> tuple[DecodedPictures, list[int]]:
+        index = {label: position for position, label in enumerate(classes)}
+        part = dataset.split(split)
+        part = part.without([name for name, label in zip(part.ids, part.labels, strict=True) if label not in index])
+        if not len(part):
+            raise DataRefused(f"There are no {split} pictures of any class to train with: see `data check`.")
+        return DecodedPictures(part, self.preprocessing, square=square), [index[label] for label in part.labels]

@@ -1,0 +1,71 @@
+"""Fits the head alone, on features that the frozen backbone computes once."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from imago.training.classifier import embed
+
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+def compute_features(
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the embeddings (N, D) that the model, in evaluation mode, gives pictures, and their labels (N,)."""
+    model.eval()
+    device = next(model.parameters()).device
+    features, labels = [], []
+    with torch.no_grad():
+        for images, truth in batches:
+            maps = model.forward_features(images.to(device, memory_format=memory_format))  # type: ignore[operator]
+            features.append(embed(model, maps).cpu())
+            labels.append(truth)
+            if on_batch is not None:
+                on_batch(len(truth))
+    return torch.cat(features), torch.cat(labels)
+
+
+def fit_head(
+    train: tuple[torch.Tensor, torch.Tensor], val: tuple[torch.Tensor, torch.Tensor], num_classes: int
+) -> nn.Linear:
+    """Fit a logistic regression on features; its penalty is the one whose head finds the validation labels likeliest.
+
+    The features are standardised for the fit, and the scale then folded into the head's weights.
+    """
+    features, labels = train
+    mean, scale = features.mean(0), features.std(0).clamp_min(1e-3)
+    standard, held_out = (features - mean) / scale, (val[0] - mean) / scale
+    head = nn.Linear(features.shape[1], num_classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    best_loss, best = float("inf"), head.state_dict()
+    for penalty in PENALTIES:
+        _minimise(head, standard, labels, penalty)
+        with torch.no_grad():
+            loss = functional.cross_entropy(head(held_out), val[1]).item()
+        if loss < best_loss:
+            best_loss, best = loss, {name: value.clone() for name, value in head.state_dict().items()}
+    weight = best["weight"] / scale
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(best["bias"] - weight @ mean)
+    return head
+
+
+def _minimise(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor, penalty: float) -> None:
+    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(head(features), labels) + penalty * head.weight.square().sum() / 2
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]

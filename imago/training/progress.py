@@ -1,0 +1,103 @@
+"""Says how training goes: a bar on a terminal, plain lines elsewhere; on standard error, so that results stay clean."""
+
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch gave; epoch 0 is the head fitted on the frozen backbone's features, and the start otherwise."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+class Reporter(Protocol):
+    """Whoever is told of the work: `start` opens a stretch of it, `advance` counts, `epoch` closes an epoch."""
+
+    def start(self, what: str, total: int) -> None: ...
+    def advance(self, count: int = 1) -> None: ...
+    def epoch(self, result: EpochResult) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def reporter(stream: TextIO | None = None) -> Reporter:
+    """Return a bar where the stream, standard error unless given, is a terminal; else plain lines."""
+    out = stream or sys.stderr
+    return Bar(out) if out.isatty() else Lines(out)
+
+
+def sentence(result: EpochResult) -> str:
+    """Return an epoch's figures on one line."""
+    name = "head" if result.epoch == 0 else f"epoch {result.epoch}"
+    return (
+        f"  {name}: loss {result.train_loss:.3f}, validation loss {result.val_loss:.3f}, "
+        f"validation accuracy {result.val_accuracy:.3f} ({result.seconds:.0f} s)"
+    )
+
+
+class Lines:
+    """A line an epoch."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def start(self, what: str, total: int) -> None:
+        """Say nothing: a line comes when it is done."""
+
+    def advance(self, count: int = 1) -> None:
+        """Say nothing."""
+
+    def epoch(self, result: EpochResult) -> None:
+        self._stream.write(sentence(result) + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.flush()
+
+
+class Bar:
+    """A bar for the stretch at hand, and a line above it for each epoch done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream)
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._task: TaskID | None = None
+
+    def start(self, what: str, total: int) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=total)
+
+    def advance(self, count: int = 1) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, count)
+
+    def epoch(self, result: EpochResult) -> None:
+        self._console.print(sentence(result), highlight=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

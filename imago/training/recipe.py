@@ -1,0 +1,35 @@
+"""What the defaults of training are: they depend on whether the backbone has learned before."""
+
+from dataclasses import dataclass
+
+from imago.config import TrainingConfig
+from imago.training.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the weights are fitted, with nothing left open."""
+
+    learning_rate: float
+    head_learning_rate: float
+    ema_decay: float | None
+    augmentation: Augmentation | None
+    sizes: tuple[int, ...]  # the side in pixels that each epoch trains at
+
+
+def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int) -> Recipe:
+    """Fill in what the configuration leaves open."""
+    rate = training.learning_rate or (1e-3 if pretrained else 4e-3)
+    augmentation = (
+        Augmentation(smallest_crop=0.4, colour=0.3)
+        if pretrained
+        else Augmentation(smallest_crop=0.6, colour=0.2, degrees=15)
+    )
+    smaller = training.train_size or (round(image_size * 0.72 / 32) * 32 if pretrained else image_size)
+    return Recipe(
+        learning_rate=rate,
+        head_learning_rate=training.head_learning_rate or rate,
+        ema_decay=None if pretrained else 0.98,
+        augmentation=augmentation if training.augment else None,
+        sizes=(smaller,) * training.epochs,
+    )

@@ -1,0 +1,261 @@
+"""The real service: a Bento built, served by its exact tag in processes of its own, and asked over HTTP."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+from PIL import Image
+
+from imago.monitoring.prediction_store import PredictionStore
+from imago.serving.client import Client
+from imago.serving.package import ModelPackage
+from imago.serving.runtime import Prediction, Runtime
+from imago.serving.sources import ROOT
+from tests.packages import CLASSES, make_package, picture_bytes
+from tests.unit.serving.malformed import BAD, GOOD
+from tests.workspace import free_port
+
+pytestmark = pytest.mark.slow
+
+BUILD = """
+import sys
+from pathlib import Path
+from imago.serving.bento import build_bento
+from imago.serving.package import ModelPackage
+print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3]))
+"""
+
+
+@dataclass
+class Served:
+    url: str
+    package: ModelPackage
+    store: PredictionStore
+    pid: int
+    log: Path
+
+
+def build(home: Path, package: ModelPackage, name: str, version: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", BUILD, str(package.path), name, version],
+        cwd=ROOT, env={**os.environ, "BENTOML_HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def serve(home: Path, tag: str, folder: Path, **environment: str) -> Iterator[tuple[str, int, Path]]:
+    port, log = free_port(), folder / "serve.log"
+    command = [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environment},
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        with Client(url, timeout=5) as client:
+            deadline = time.monotonic() + 60
+            while not client.ready():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield url, process.pid, log
+    finally:
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(tree, timeout=20)
+        for one in left:
+            one.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    home, store = folder / "bentoml", PredictionStore(folder / "predictions.sqlite")
+    package = make_package(folder / "package")
+    built = build(home, package, "moths", "3")
+    assert built.stdout.strip() == "moths:3", built.stderr
+    environment = {"IMAGO_PREDICTIONS": str(store.path), "IMAGO_WORKERS": "2", "IMAGO_TOP_K": "2"}
+    with serve(home, "moths:3", folder, **environment) as (url, pid, log):
+        yield Served(url, package, store, pid, log)
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(served.url) as client:
+        yield client
+
+
+def test_the_endpoint_answers_as_the_package_does_offline(served: Served, client: Client) -> None:
+    offline = Runtime(served.package)
+    for label in CLASSES:
+        picture = picture_bytes(label, kind="JPEG")
+        (expected,) = offline.predict([picture], top_k=2)
+        assert isinstance(expected, Prediction)
+        answer = client.predict(picture)
+        assert answer["model"] == {"name": "moths", "version": "3"}
+        assert [(one["label"], one["probability"]) for one in answer["predictions"]] == list(expected.top)
+
+
+def test_the_bento_pins_its_model_exactly_and_names_no_registry(served: Served) -> None:
+    bento = served.package.path.parent / "bentoml" / "bentos" / "moths" / "3"
+    described = yaml.safe_load((bento / "bento.yaml").read_text())
+    assert [model["tag"] for model in described["models"]] == ["moths:3"]
+    requirements = described["image"]["python_requirements"]
+    assert "http" not in requirements
+    assert "torch" not in requirements
+    assert (bento / "src" / "imago" / "serving" / "page" / "index.html").is_file()
+    assert not (bento / "src" / "imago" / "training").exists()
+
+
+def test_the_workers_load_nothing_heavy(served: Served) -> None:
+    workers = psutil.Process(served.pid).children(recursive=True)
+    mapped = {Path(region.path).name for worker in workers for region in worker.memory_maps()}
+    assert any(name.startswith("onnxruntime") for name in mapped)
+    assert not [name for name in mapped if name.startswith(("libtorch", "libarrow", "_multiarray_tests"))]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_every_kind_of_picture_is_answered(client: Client, kind: str) -> None:
+    assert client.predict(GOOD[kind]())["predictions"][0]["label"] in CLASSES
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_every_broken_picture_is_refused_with_its_code(served: Served, kind: str) -> None:
+    make, status, code = BAD[kind]
+    response = httpx.post(f"{served.url}/predict", files={"image": ("moth.jpg", make(), "image/jpeg")})
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("size", [10_000_001, 11_000_000, 60_000_000])
+def test_a_huge_upload_is_refused_and_the_client_hears_it(served: Served, size: int) -> None:
+    response = httpx.post(f"{served.url}/predict", files={"image": b"\xff" * size}, timeout=30)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "too_many_bytes")
+
+
+def test_a_huge_upload_of_unknown_length_is_refused(served: Served) -> None:
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+        for _ in range(40):
+            yield b"\xff" * 1_000_000
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    response = httpx.post(f"{served.url}/predict", content=body(), headers=headers, timeout=30)
+    assert response.status_code == 413
+
+
+def test_malformed_requests_are_refused(served: Served) -> None:
+    url = f"{served.url}/predict"
+    picture = picture_bytes("red")
+    answers = [
+        httpx.post(url),
+        httpx.post(url, files={"picture": picture}),
+        httpx.post(url, json={"image": "x"}),
+        httpx.post(url, content=picture, headers={"Content-Type": "image/png"}),
+        httpx.get(url),
+        httpx.get(f"{served.url}/nothing"),
+        httpx.post(f"{served.url}/feedback", content=b"{", headers={"Content-Type": "application/json"}),
+    ]
+    assert [answer.status_code for answer in answers] == [400, 400, 415, 415, 405, 404, 400]
+    assert all(set(answer.json()["error"]) == {"code", "message"} for answer in answers)
+
+
+def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Client) -> None:
+    host, port = "127.0.0.1", int(served.url.rpartition(":")[2])
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    nonsense = [
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        head + b"Content-Length: -5\r\n\r\n",
+        head + b"Content-Length: 500\r\n\r\n--b\r\n",
+        head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ]
+    for line in nonsense:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            connection.sendall(line)
+    assert client.predict(picture_bytes("blue"))["predictions"][0]["label"] == "blue"
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_feedback_finds_its_prediction_whichever_worker_answered(served: Served) -> None:
+    for index in range(12):
+        with Client(served.url) as one, Client(served.url) as other:
+            answer = one.predict(picture_bytes("green", seed=index))
+            other.feedback(answer["prediction_id"], "red")
+    rows = served.store.window(version="3").to_pylist()
+    assert sum(row["feedback"] == "red" for row in rows) == 12
+
+
+def test_an_explanation_is_a_picture(client: Client) -> None:
+    image = Image.open(io.BytesIO(client.explain(picture_bytes("red", size=(90, 60)))))
+    assert (image.format, image.size) == ("PNG", (90, 60))
+
+
+def test_many_at_once_are_answered_or_told_to_wait(served: Served) -> None:
+    pictures = [picture_bytes(CLASSES[index % 3], seed=index) for index in range(120)]
+
+    def ask(picture: bytes) -> httpx.Response:
+        return httpx.post(f"{served.url}/predict", files={"image": picture}, timeout=30)
+
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(ask, pictures))
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert sum(answer.status_code == 200 for answer in answers) > 60
+    for index, answer in enumerate(answers):
+        if answer.status_code == 200:
+            assert answer.json()["predictions"][0]["label"] == CLASSES[index % 3]
+
+
+def test_metrics_are_of_all_workers(served: Served) -> None:
+    def total() -> float:
+        lines = httpx.get(f"{served.url}/metrics").text.splitlines()
+        (line,) = [line for line in lines if line.startswith('imago_requests_total{route="/info",status="200"}')]
+        return float(line.rpartition(" ")[2])
+
+    httpx.get(f"{served.url}/info")
+    before = total()
+    for _ in range(20):
+        httpx.get(f"{served.url}/info")
+    assert total() == before + 20
+
+
+def test_probes_and_pages_are_there(served: Served) -> None:
+    for path in ("/livez", "/readyz", "/ui", "/ui/page.js", "/ui/page.css", "/docs.json", "/info", "/metrics"):
+        assert httpx.get(served.url + path).status_code == 200, path
+
+
+def test_a_built_version_is_never_replaced_by_another_model(served: Served) -> None:
+    folder = served.package.path.parent
+    same = build(folder / "bentoml", served.package, "moths", "3")
+    assert (same.returncode, same.stdout.strip()) == (0, "moths:3")
+    other = build(folder / "bentoml", make_package(folder / "other", confused=True), "moths", "3")
+    assert other.returncode != 0
+    assert "a version is never replaced; take a new one" in other.stderr
+
+
+def test_a_key_and_limits_come_from_the_environment(served: Served, tmp_path: Path) -> None:
+    home = served.package.path.parent / "bentoml"
+    environment = {"IMAGO_API_KEY": "open sesame", "IMAGO_MAX_PIXELS": "4000", "IMAGO_MODEL_VERSION": "2026-03"}
+    with serve(home, "moths:3", tmp_path, **environment) as (url, _, _):
+        assert httpx.post(f"{url}/predict", files={"image": picture_bytes("red")}).status_code == 401
+        with Client(url, key="open sesame") as client:
+            assert client.predict(picture_bytes("red"))["model"]["version"] == "2026-03"
+        response = httpx.post(
+            f"{url}/predict", files={"image": picture_bytes("red", size=(80, 60))}, headers={"X-API-Key": "open sesame"}
+        )
+        assert response.status_code == 413
+        assert httpx.get(f"{served.url}/metrics").status_code == 200

@@ -1,0 +1,77 @@
+"""An export holds the bytes as they were, and never destroys what it did not write."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from imago.data.dataset import ImageDataset
+from imago.data.export import MARKER, PARQUET, export
+from imago.errors import ConfigError
+from tests.packages import colour_dataset
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != MARKER
+    }
+
+
+def test_folders_hold_every_picture_unchanged_by_split_and_label(tmp_path: Path) -> None:
+    dataset = colour_dataset()
+    export(dataset, tmp_path / "out")
+    assert files(tmp_path / "out") == {name: dataset.image(index) for index, name in enumerate(dataset.ids)}
+
+
+def test_parquet_holds_the_same_rows(tmp_path: Path) -> None:
+    dataset = colour_dataset()
+    export(dataset, tmp_path / "out", "parquet")
+    assert pq.read_table(tmp_path / "out" / PARQUET).equals(dataset.table)
+
+
+def test_the_export_names_its_fingerprint(tmp_path: Path) -> None:
+    dataset = colour_dataset()
+    export(dataset, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / MARKER).read_text(encoding="utf-8"))
+    assert facts["fingerprint"] == dataset.fingerprint
+    assert facts["pictures"] == len(dataset)
+
+
+def test_an_earlier_export_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    export(colour_dataset(test=6), tmp_path / "out")
+    smaller = colour_dataset(test=1)
+    export(smaller, tmp_path / "out")
+    assert len(files(tmp_path / "out")) == len(smaller)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("exported_before", [False, True])
+def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path, exported_before: bool) -> None:
+    target = tmp_path / "out"
+    if exported_before:
+        export(colour_dataset(), target)
+    target.mkdir(exist_ok=True)
+    (target / "mine.txt").write_text("mine", encoding="utf-8")
+    before = files(target)
+    with pytest.raises(ConfigError, match="holds more than an earlier export"):
+        export(colour_dataset(), target)
+    assert files(target) == before
+
+
+def test_two_pictures_of_one_name_both_survive(tmp_path: Path) -> None:
+    ids = ["a/1.jpg", "b/1.JPG", "c/1.jpg"]
+    dataset = ImageDataset.from_rows(ids, [b"x", b"y", b"y"], ["luna"] * 3, ["train"] * 3, origin="rows")
+    export(dataset, tmp_path / "out")
+    assert sorted(files(tmp_path / "out").values()) == [b"x", b"y", b"y"]
+    assert "train/luna/1.jpg" in files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("label", ["../out", "..", "a/b", ""])
+def test_a_label_that_would_leave_its_folder_is_refused(tmp_path: Path, label: str) -> None:
+    dataset = ImageDataset.from_rows(["1.jpg"], [b"x"], [label], ["train"], origin="rows")
+    with pytest.raises(ConfigError, match="cannot name a folder"):
+        export(dataset, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

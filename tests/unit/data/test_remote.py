@@ -1,0 +1,126 @@
+import sys
+import types
+
+import fsspec
+import pytest
+
+from imago.config import DataConfig
+from imago.data import remote
+from imago.data.sources import load_dataset, source_state
+from imago.errors import ConfigError, DataRefused
+from tests.unit.data.pictures import write_classes
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A store in memory that holds `moths/` with two classes of four pictures."""
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    write_classes(tmp_path / "source", {"a": 4, "b": 4})
+    for path in (tmp_path / "source").rglob("*.jpg"):
+        store.pipe(f"/moths/{path.relative_to(tmp_path / 'source')}", path.read_bytes())
+    yield store
+    store.store.clear()
+
+
+def load(source):
+    return load_dataset(DataConfig(source=source), 0)
+
+
+def test_remote_folder_is_read_as_the_local_one(bucket, tmp_path):
+    bucket.pipe("/moths/notes.txt", b"not fetched")
+    fetched = load("memory://moths")
+    assert fetched.fingerprint == load(str(tmp_path / "source")).fingerprint
+    assert not list((tmp_path / "home").rglob("notes.txt"))
+
+
+def test_remote_folder_is_fetched_once_while_it_stays_the_same(bucket, monkeypatch):
+    before = load("memory://moths")
+    monkeypatch.setattr(type(bucket), "get", lambda *_, **__: pytest.fail("fetched again"))
+    assert load("memory://moths").fingerprint == before.fingerprint
+
+
+def test_state_and_cache_follow_what_is_there(bucket):
+    state, before = source_state("memory://moths"), load("memory://moths")
+    assert source_state("memory://moths") == state
+    bucket.pipe("/moths/a/new.jpg", b"another")
+    assert source_state("memory://moths") != state
+    assert len(load("memory://moths")) == len(before) + 1
+
+
+def test_broken_fetch_leaves_nothing_that_would_be_read(bucket, tmp_path, monkeypatch):
+    whole = type(bucket).get
+
+    def break_off(self, sources, targets, **_):
+        whole(self, sources[:3], targets[:3])
+        raise ConnectionError("the line went dead")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(bucket), "get", break_off)
+        with pytest.raises(ConfigError, match="memory://moths cannot be fetched: the line went dead"):
+            load("memory://moths")
+    assert not list((tmp_path / "home").rglob("*.jpg"))
+    assert len(load("memory://moths")) == 8
+
+
+def test_remote_manifest_brings_only_what_it_names(bucket, tmp_path):
+    bucket.pipe("/moths/moths.csv", b"path,label\na/0.jpg,a\nb/1.jpg,b\nb/gone.jpg,b\n")
+    dataset = load("memory://moths/moths.csv")
+    assert sorted(dataset.ids) == ["a/0.jpg", "b/1.jpg", "b/gone.jpg"]
+    assert {path.name for path in (tmp_path / "home").rglob("*.jpg")} == {"0.jpg", "1.jpg"}
+
+
+def test_remote_names_that_would_leave_the_cache_are_not_fetched(bucket, tmp_path):
+    bucket.store["/moths/../../evil.jpg"] = bucket.store["/moths/a/0.jpg"]
+    bucket.store["/moths/a/../../evil.jpg"] = bucket.store["/moths/a/0.jpg"]
+    assert len(load("memory://moths")) == 8
+    assert not list(tmp_path.rglob("evil.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("memory://nothing", ConfigError, "nothing at memory://nothing"),
+        ("nosuch://moths", ConfigError, "nosuch://moths cannot be read"),
+        ("memory://papers", DataRefused, "no pictures at memory://papers"),
+    ],
+)
+def test_address_without_pictures_is_refused(bucket, source, error, message):
+    bucket.pipe("/papers/a.txt", b"text")
+    for ask in (load, source_state):
+        with pytest.raises(error, match=message):
+            ask(source)
+
+
+def test_kaggle_without_its_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(ConfigError, match="pip install kagglehub"):
+        load("kaggle:owner/moths")
+
+
+def test_kaggle_handle_of_another_form_is_refused():
+    with pytest.raises(ConfigError, match="kaggle:owner/name"):
+        load("kaggle:../moths")
+
+
+def test_kaggle_data_set_is_read_where_kagglehub_puts_it(tmp_path, monkeypatch):
+    write_classes(tmp_path / "cache", {"a": 4, "b": 4})
+    fake = types.SimpleNamespace(dataset_download=lambda handle: str(tmp_path / {"owner/moths": "cache"}[handle]))
+    monkeypatch.setitem(sys.modules, "kagglehub", fake)
+    dataset = load("kaggle:owner/moths")
+    assert len(dataset) == 8
+    assert dataset.origin.startswith("kaggle:owner/moths was read as class folders")
+
+
+def test_failed_kaggle_download_is_one_line(monkeypatch):
+    def refuse(_):
+        raise OSError("403\nForbidden")
+
+    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=refuse))
+    with pytest.raises(ConfigError, match="cannot be downloaded: 403 Forbidden"):
+        remote.fetch_kaggle("owner/moths")

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from imago.evaluation.metrics import Interval, compute_metrics
+from imago.evaluation.remarks import percent, remarks
+from imago.evaluation.robustness import RobustnessResult
+from imago.evaluation.slices import Slice
+from tests.unit.evaluation.reports import report_of, rights
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(None, "–"), (0.934, "93%"), (0.996, "99.6%"), (0.004, "0.4%"), (1.0, "100%"), (0.0, "0%")]
+)
+def test_a_share_is_said_as_a_person_would(share: float | None, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_a_model_that_claims_too_much_is_called_too_sure() -> None:
+    (bad, *_) = remarks(report_of(rights(30, 50), confidence=0.95))
+    assert not bad.good
+    assert (
+        bad.text == "Its confidence is off by 35.0 points: it claims 95% on average, and 60% come true. It is too sure."
+    )
+
+
+def test_the_weakest_class_is_named_with_what_it_is_taken_for() -> None:
+    report = report_of([row % 2 == 0 or row < 4 for row in range(20)])
+    texts = [remark.text for remark in remarks(report)]
+    assert "Weakest class: luna, 2 of 10 right, mostly taken for atlas (8)." in texts
+
+
+def test_bad_news_comes_first() -> None:
+    worst = RobustnessResult(corruption="colour_cast", strength=3, count=50, clean_accuracy=0.9, accuracy=0.4)
+    weak = Slice(
+        by="brightness",
+        value="dark",
+        count=17,
+        accuracy=0.5,
+        interval=Interval(low=0.3, high=0.7),
+        p_value=0.001,
+        weak=True,
+    )
+    report = report_of(rights(45, 50)).model_copy(update={"robustness": (worst,), "slices": (weak,), "rejected": 3})
+    found = remarks(report)
+    assert [remark.good for remark in found] == sorted(remark.good for remark in found)
+    texts = [remark.text for remark in found]
+    assert "Most hurt by colour cast (strong): from 90% to 40%." in texts
+    assert "Weak where brightness is “dark”: 50% of 17 right." in texts
+    assert "It withholds 3 answers (6%) as too unsure." in texts
+
+
+def test_classes_without_test_pictures_are_not_called_weak() -> None:
+    metrics = compute_metrics(np.eye(3)[[0, 1]], np.array([0, 1]), ("a", "b", "c"), bootstrap_samples=0, seed=0)
+    report = report_of(rights(2, 2)).model_copy(update={"metrics": metrics})
+    assert "No class is left behind: all of every class are right." in [remark.text for remark in remarks(report)]

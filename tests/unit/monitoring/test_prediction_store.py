@@ -1,0 +1,139 @@
+"""What the prediction store keeps, and how it gives it back."""
+
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imago.errors import ImagoError
+from imago.monitoring.prediction_store import COLUMNS, PredictionStore, prediction_row, timestamp, to_table
+from imago.serving.runtime import Prediction
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def row(number: int, *, time: datetime = NOON, version: str = "1") -> dict[str, Any]:
+    prediction = Prediction(
+        label="green",
+        probability=0.75,
+        top=(("green", 0.75), ("red", 0.25)),
+        rejected=number % 2 == 1,
+        reason=None,
+        embedding=np.array([number, 0.5, -1.0], dtype=np.float32),
+        features={"brightness": 0.4, "contrast": 0.1, "sharpness": 0.2, "red": 0.3, "green": 0.5, "blue": 0.1},
+        width=640,
+        height=480,
+    )
+    return prediction_row(prediction, prediction_id=f"id-{number}", time=time, model="moths", version=version)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PredictionStore:
+    return PredictionStore(tmp_path / "deep" / "predictions.sqlite")
+
+
+def test_a_row_comes_back_as_it_was_kept(store: PredictionStore) -> None:
+    store.add([row(1)])
+    table = store.window()
+    assert tuple(table.column_names) == COLUMNS
+    (found,) = table.to_pylist()
+    assert found["embedding"] == [1.0, 0.5, -1.0]
+    assert found["rejected"] is True
+    assert found["time"] == "2026-03-01T12:00:00.000000+00:00"
+    assert (found["label"], found["probability"], found["width"], found["height"]) == ("green", 0.75, 640, 480)
+    assert (found["brightness"], found["blue"], found["feedback"]) == (0.4, 0.1, None)
+
+
+def test_window_takes_its_start_and_leaves_its_end(store: PredictionStore) -> None:
+    store.add([row(hour, time=NOON + timedelta(hours=hour)) for hour in (3, 1, 2, 0)])
+    ids = store.window(NOON + timedelta(hours=1), NOON + timedelta(hours=3)).column("prediction_id").to_pylist()
+    assert ids == ["id-1", "id-2"]
+    assert store.window(NOON + timedelta(hours=9)).num_rows == 0
+
+
+def test_moments_of_other_zones_are_compared_as_moments(store: PredictionStore) -> None:
+    east = timezone(timedelta(hours=9))
+    store.add([row(1, time=NOON.astimezone(east))])
+    assert store.window(NOON, NOON + timedelta(seconds=1)).num_rows == 1
+    assert timestamp(NOON.astimezone(east)) == timestamp(NOON)
+
+
+def test_window_can_be_of_one_version(store: PredictionStore) -> None:
+    store.add([row(1, version="1"), row(2, version="2")])
+    assert store.window(version="2").column("prediction_id").to_pylist() == ["id-2"]
+
+
+def test_feedback_is_kept_and_the_last_word_counts(store: PredictionStore) -> None:
+    store.add([row(1)])
+    assert store.feedback("id-1", "red")
+    assert store.feedback("id-1", "blue")
+    assert store.window().column("feedback").to_pylist() == ["blue"]
+
+
+def test_feedback_on_an_unknown_prediction_is_refused(store: PredictionStore) -> None:
+    assert not store.feedback("id-1", "red")
+    store.add([row(1)])
+    assert not store.feedback("id-2", "red")
+
+
+def test_a_row_that_is_kept_twice_counts_once(store: PredictionStore) -> None:
+    store.add([row(1)])
+    store.feedback("id-1", "red")
+    store.add([row(1), row(2)])
+    assert store.window().column("feedback").to_pylist() == ["red", None]
+
+
+def test_reading_makes_no_file(store: PredictionStore) -> None:
+    assert store.window().num_rows == 0
+    assert store.count() == 0
+    assert not store.path.exists()
+
+
+def test_prune_forgets_what_is_older(store: PredictionStore) -> None:
+    store.add([row(day, time=NOON + timedelta(days=day)) for day in range(3)])
+    assert store.prune(NOON + timedelta(days=2)) == 2
+    assert store.window().column("prediction_id").to_pylist() == ["id-2"]
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.sqlite"
+    path.write_text("This is a letter, not a database. " * 40)
+    with pytest.raises(ImagoError, match=r"predictions\.sqlite cannot be used"):
+        PredictionStore(path).window()
+    with pytest.raises(ImagoError, match="cannot be used"):
+        PredictionStore(path).add([row(1)])
+
+
+def test_another_process_may_write_meanwhile(store: PredictionStore) -> None:
+    store.add([row(0)])
+    code = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); "
+        "print('held', flush=True); time.sleep(0.4); "
+        "c.execute('UPDATE predictions SET feedback = ?', ('red',)); c.commit()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(store.path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        store.add([row(1)])
+        assert store.window().num_rows == 2
+    assert store.window().column("feedback").to_pylist() == ["red", None]
+
+
+def test_readers_do_not_wait_for_a_writer(store: PredictionStore) -> None:
+    store.add([row(0)])
+    with sqlite3.connect(store.path, isolation_level=None) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert store.path.with_name("predictions.sqlite-wal").exists()
+        connection = sqlite3.connect(store.path, timeout=0)
+        assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (1,)
+        connection.close()
+        writer.execute("ROLLBACK")
+
+
+def test_no_rows_make_an_empty_table_of_the_same_shape() -> None:
+    assert to_table([]).schema == to_table([row(1)]).schema

@@ -1,0 +1,125 @@
+"""Work is refused before it is begun rather than piled up."""
+
+import asyncio
+import threading
+
+import pytest
+from starlette.datastructures import Headers
+
+from imago.serving.admission import MAX_CLIENTS, Queue, RateLimit, check_key
+from imago.serving.refusal import Refusal
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_places_are_given_back_also_after_a_failure() -> None:
+    queue = Queue("test", max_waiting=1, seconds=1)
+    with pytest.raises(ValueError, match="mine"), queue.place():
+        raise ValueError("mine")
+    with queue.place(), pytest.raises(Refusal, match="waiting") as refused, queue.place():
+        pass
+    assert (refused.value.status, refused.value.retry_after) == (503, 1)
+    assert queue.waiting == 0
+
+
+def test_work_is_done_one_after_the_other() -> None:
+    queue = Queue("test", max_waiting=9, seconds=5)
+    running: list[int] = []
+    most = 0
+
+    def work(number: int) -> int:
+        nonlocal most
+        running.append(number)
+        most = max(most, len(running))
+        running.remove(number)
+        return number
+
+    async def all_at_once() -> list[int]:
+        return list(await asyncio.gather(*(queue.run(work, number) for number in range(8))))
+
+    assert asyncio.run(all_at_once()) == list(range(8))
+    assert most == 1
+    queue.close()
+
+
+def test_who_waits_too_long_is_told_so_and_the_work_goes_on() -> None:
+    queue = Queue("test", max_waiting=9, seconds=0.05)
+    release = threading.Event()
+
+    async def scene() -> bool:
+        slow = asyncio.ensure_future(queue.run(release.wait, 10))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="waiting"):
+            await queue.run(lambda: None)
+        release.set()
+        return await slow
+
+    assert asyncio.run(scene())
+    queue.close()
+
+
+def test_work_of_a_client_that_left_holds_its_turn_until_it_is_done() -> None:
+    queue = Queue("test", max_waiting=9, seconds=0.05)
+    release = threading.Event()
+
+    async def scene() -> str:
+        gone = asyncio.ensure_future(queue.run(release.wait, 10))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        with pytest.raises(Refusal):
+            await queue.run(lambda: "too early")
+        release.set()
+        queue.seconds = 5
+        return await queue.run(lambda: "now")
+
+    assert asyncio.run(scene()) == "now"
+    queue.close()
+
+
+def test_a_client_gets_its_rate_and_a_burst() -> None:
+    clock = Clock()
+    limit = RateLimit(2.0, clock)
+    for _ in range(4):
+        limit.check("here")
+    with pytest.raises(Refusal) as refused:
+        limit.check("here")
+    assert (refused.value.status, refused.value.retry_after) == (429, 1)
+    limit.check("there")
+    clock.now += 0.5
+    limit.check("here")
+
+
+def test_no_rate_is_no_limit() -> None:
+    limit = RateLimit(0.0, Clock())
+    for _ in range(1000):
+        limit.check("here")
+
+
+def test_clients_without_number_take_bounded_memory() -> None:
+    limit = RateLimit(1.0, Clock())
+    for number in range(MAX_CLIENTS + 100):
+        limit.check(str(number))
+    assert len(limit._buckets) == MAX_CLIENTS
+
+
+@pytest.mark.parametrize("headers", [{"x-api-key": "schlüssel"}, {"authorization": "bearer  schlüssel "}])
+def test_the_right_key_is_taken_either_way(headers: dict[str, str]) -> None:
+    check_key(Headers(headers), "schlüssel")
+    check_key(Headers({}), None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [({}, "no_key"), ({"authorization": "Basic abc"}, "no_key"), ({"x-api-key": "abd"}, "wrong_key"),
+     ({"x-api-key": "\xff"}, "wrong_key")],
+)  # fmt: skip
+def test_any_other_key_is_not(headers: dict[str, str], code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        check_key(Headers(headers), "abc")
+    assert (refused.value.status, refused.value.code) == (401, code)

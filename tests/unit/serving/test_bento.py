@@ -1,0 +1,53 @@
+"""Names that a Bento may have, and the files that go into it."""
+
+from pathlib import Path
+
+import pytest
+
+from imago.errors import ConfigError
+from imago.serving.bento import code_digest, endpoint_sources, exact_tag
+from imago.serving.sources import ROOT, sources_of
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "tag"),
+    [("moths", "1", "moths:1"), ("Moths", "V2", "moths:v2"), ("m", "2026.1_a-b", "m:2026.1_a-b")],
+)
+def test_a_tag_is_exact_and_in_lower_case(name: str, version: str, tag: str) -> None:
+    assert exact_tag(name, version) == tag
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("moths", "latest"), ("my moths", "1"), ("", "1"), ("moths", ""), ("../moths", "1"), ("mo:ths", "1"),
+     ("m" * 64, "1"), ("-moths", "1"), ("moths.", "1"), ("møths", "1")],
+)  # fmt: skip
+def test_what_no_tag_can_hold_is_refused(name: str, version: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a Bento"):
+        exact_tag(name, version)
+
+
+def test_the_endpoint_runs_on_no_training_code() -> None:
+    sources = endpoint_sources()
+    assert {"imago/serving/app.py", "imago/evaluation/explain.py", "imago/serving/page/page.js"} <= set(sources)
+    assert not [source for source in sources if source.startswith("imago/training") or source == "imago/config.py"]
+    assert all((ROOT / source).is_file() for source in sources)
+
+
+def test_the_digest_follows_the_code() -> None:
+    assert code_digest() == code_digest()
+    assert len(code_digest()) == 16
+
+
+def test_imports_are_followed_wherever_they_stand(tmp_path: Path) -> None:
+    package = tmp_path / "imago"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "deep" / "__init__.py").write_text("from imago import quiet\n")
+    (package / "quiet.py").write_text("import os, json\n")
+    (package / "start.py").write_text("def later():\n    from imago.deep.end import thing\n")
+    (package / "deep" / "end.py").write_text("import imago.start\nthing = 1\n")
+    (package / "unused.py").write_text("")
+    assert sources_of("imago.start", tmp_path) == [
+        "imago/__init__.py", "imago/deep/__init__.py", "imago/deep/end.py", "imago/quiet.py", "imago/start.py",
+    ]  # fmt: skip

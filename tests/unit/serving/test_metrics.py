@@ -1,0 +1,39 @@
+"""Workers of one server count in one place, apart from any other's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from imago.serving.metrics import share_between_workers
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@pytest.fixture(autouse=True)
+def another_servers_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "everybodys"))
+
+
+def test_the_folder_is_the_servers_own(tmp_path: Path) -> None:
+    share_between_workers(tmp_path / "metrics")
+    ours = tmp_path / "metrics" / str(os.getppid())
+    (ours / "counter_1.db").write_bytes(b"")
+    share_between_workers(tmp_path / "metrics")
+    assert os.environ[VARIABLE] == str(ours)
+    assert (ours / "counter_1.db").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="without /proc nothing tells which server is gone")
+def test_what_a_server_left_that_is_gone_is_cleared(tmp_path: Path) -> None:
+    gone, alive = tmp_path / "999999999", tmp_path / str(os.getpid())
+    gone.mkdir()
+    alive.mkdir()
+    share_between_workers(tmp_path)
+    assert (gone.exists(), alive.exists()) == (False, True)
+
+
+def test_where_no_folder_can_be_made_each_worker_counts_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text("a file")
+    share_between_workers(tmp_path / "metrics")
+    assert VARIABLE not in os.environ
