@@ -92,7 +92,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         if debug:
             raise
-        _fail("Interrupted: what stood before still stands; the same command starts again from the last whole step.", 130)
+        _fail(
+            "Interrupted: what stood before still stands; the same command starts again from the last whole step.", 130
+        )
     except OSError as error:
         if debug:
             raise

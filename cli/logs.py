@@ -10,10 +10,28 @@ from collections.abc import Iterator
 
 import click
 
-_STEP = re.compile(r"Step `?(?P<step>\w+)`? has (?P<what>started|finished in|failed)\.?(?P<rest>.*)|"
-                   r"Using cached version of step `?(?P<cached>\w+)`?")
-_LOUD = ("zenml", "mlflow", "pytorch_lightning", "lightning", "lightning_fabric", "bentoml", "alembic", "urllib3",
-         "great_expectations", "evidently", "httpx", "timm", "datasets", "fsspec", "matplotlib", "root")
+_STEP = re.compile(
+    r"Step `?(?P<step>\w+)`? has (?P<what>started|finished in|failed)\.?(?P<rest>.*)|"
+    r"Using cached version of step `?(?P<cached>\w+)`?"
+)
+_LOUD = (
+    "zenml",
+    "mlflow",
+    "pytorch_lightning",
+    "lightning",
+    "lightning_fabric",
+    "bentoml",
+    "alembic",
+    "urllib3",
+    "great_expectations",
+    "evidently",
+    "httpx",
+    "timm",
+    "datasets",
+    "fsspec",
+    "matplotlib",
+    "root",
+)
 
 
 class _Steps(logging.Handler):

@@ -89,8 +89,12 @@ def _monitoring(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
 def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     result = _artifact(run, "search", "sweep")
     best = _write("best.yaml", result["configuration"])
-    return {"trials": result["trials"], "best": result["best"], "metrics": result["metrics"],
-            "reports": {"configuration": best}}
+    return {
+        "trials": result["trials"],
+        "best": result["best"],
+        "metrics": result["metrics"],
+        "reports": {"configuration": best},
+    }
 
 
 def _production_model(config: Config) -> dict[str, Any]:

@@ -94,4 +94,3 @@ def _check_model(config: Config) -> str:
 
     check_architecture(config.model.architecture)
     return weights_state(config.model.weights)
-

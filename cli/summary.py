@@ -61,8 +61,9 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     if "data" in outcome:
         data = outcome["data"]
-        rows.append(("pictures", f"{data['found']} found, {data['quarantined']} in quarantine, "
-                                 f"{data['classes']} classes"))
+        rows.append(
+            ("pictures", f"{data['found']} found, {data['quarantined']} in quarantine, {data['classes']} classes")
+        )
         rows.append(("trained", f"{outcome['model']['architecture']}, weights: {outcome['model']['weights']}"))
     for name, value in outcome.get("metrics", {}).items():
         rows.append((name.replace("_", " "), f"{value:.4g}"))

@@ -6,11 +6,14 @@ two schemas is enough: nothing here calls them. Import this before anything that
 """
 
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_library: torch.library.Library | None = None
+_torch: Any = torch  # its operator registry is untyped
+_library: Any = None  # stays referenced: the schemas go with it
 
 
 def _operators_load() -> bool:
@@ -18,14 +21,12 @@ def _operators_load() -> bool:
     if spec is None or not spec.submodule_search_locations:
         return True
     for folder in spec.submodule_search_locations:
-        from pathlib import Path
-
         for library in Path(folder).glob("_C*.so"):
             try:
-                torch.ops.load_library(str(library))
+                _torch.ops.load_library(str(library))
             except OSError:
                 return False
-    return hasattr(torch.ops.torchvision, "nms")
+    return hasattr(_torch.ops.torchvision, "nms")
 
 
 def declare_missing_operators() -> None:
@@ -33,7 +34,7 @@ def declare_missing_operators() -> None:
     global _library
     if _library is not None or _operators_load():
         return
-    _library = torch.library.Library("torchvision", "DEF")
+    _library = _torch.library.Library("torchvision", "DEF")
     _library.define(f"nms{_SCHEMA}")
     _library.define(f"qnms{_SCHEMA}")
 

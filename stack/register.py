@@ -114,6 +114,7 @@ def settings(config: Config) -> dict[str, Any]:
     from zenml.config import DockerSettings
 
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment["ZENML_ENABLE_RICH_TRACEBACK"] = "false"  # `stack.failure` reads the plain one
     docker = DockerSettings(parent_image=plan.image, skip_build=True, runtime_environment=environment)
     if orchestrator != "local_docker":
         return {"docker": docker}

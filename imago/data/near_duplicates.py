@@ -95,7 +95,7 @@ def _pairs(hashes: Sequence[str], colours: Colours) -> tuple[Pairs, Pairs]:
 
 
 def _correlations(outlines: Sequence[bytes], pairs: Pairs) -> npt.NDArray[np.float64]:
-    """Return how well the detail of each pair agrees, moved by a few pixels to where it agrees best: (P,) in [-1, 1]."""
+    """Return how well the detail of each pair agrees, moved by a few pixels to agree best: (P,) in [-1, 1]."""
     involved, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(pairs.shape)
     luma = np.frombuffer(b"".join(outlines[index] for index in involved), dtype=np.uint8)

@@ -1,8 +1,8 @@
 """Whether the data may be trained on, and which pictures may not."""
 
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from imago.config import DataConfig
@@ -86,15 +86,15 @@ def validate(
 
 
 def _quarantined(checks: list[CheckResult], table: PictureTable) -> dict[str, str]:
-    rows = table.frame.set_index("id")
+    rows = {row["id"]: row for row in table.frame.drop(columns="outline").to_dict("records")}
     reasons: dict[str, str] = {}
     for check in checks:
         for name in check.quarantined:
-            reasons.setdefault(name, f"{check.id}: {_why(check, name, rows.loc[name])}")
+            reasons.setdefault(name, f"{check.id}: {_why(check, name, rows[name])}")
     return dict(sorted(reasons.items()))
 
 
-def _why(check: CheckResult, name: str, row: "pd.Series[Any]") -> str:
+def _why(check: CheckResult, name: str, row: Mapping[Hashable, Any]) -> str:
     if row["error"] is not None:
         return str(row["error_message"])
     for group in check.groups:

@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -112,7 +112,7 @@ def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: s
             "imago": imago.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "timm": timm.__version__,
+            "timm": version("timm"),
             "onnxruntime": onnxruntime.__version__,
         },
         metrics={"val_accuracy": trained.best.val_accuracy, "val_loss": trained.best.val_loss},

@@ -112,9 +112,7 @@ def test_inference_predicts_every_file_and_the_same_as_the_endpoint(
 def test_monitoring_has_a_verdict(trained: Outcome, workspace: Workspace, pictures: Path) -> None:
     endpoint = trained.json["endpoint"]
     name = f"model.name={trained.json['model']['name']}"
-    few = workspace.run(
-        "--pipeline", "monitoring", "--json", "--set", name, "--set", "monitoring.min_predictions=1000"
-    )
+    few = workspace.run("--pipeline", "monitoring", "--json", "--set", name, "--set", "monitoring.min_predictions=1000")
     assert few.code == 0, few.stderr
     assert few.json["verdict"] == "not_enough_data"
     dark = np.zeros((112, 112, 3), dtype=np.uint8)

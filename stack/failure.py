@@ -1,0 +1,30 @@
+"""Finds our own error behind a failed run, also where it was raised in a container and only printed."""
+
+import re
+from collections.abc import Iterator
+
+from imago import errors
+from imago.errors import ImagoError
+
+_ERROR = re.compile(r"^(?:imago(?:\.\w+)+\.)(?P<kind>[A-Z]\w+): (?P<text>.+)$", re.MULTILINE)
+
+
+def reason(error: BaseException) -> ImagoError | None:
+    """Return the error of ours that is behind a failed run: in its chain, or in what a container printed."""
+    for link in _chain(error):
+        if isinstance(link, ImagoError):
+            return link
+        printed = getattr(link, "stderr", None)
+        text = printed.decode("utf-8", errors="replace") if isinstance(printed, bytes) else str(link)
+        if found := list(_ERROR.finditer(text)):
+            kind = getattr(errors, found[-1]["kind"], ImagoError)
+            return kind(found[-1]["text"].strip())
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,41 @@
+"""Which of our own errors is behind a failed run."""
+
+import pytest
+
+from imago.errors import ConfigError, DataRefused, ImagoError
+from stack.failure import reason
+
+
+class ContainerError(Exception):
+    """What the Docker client raises: the container's standard error, in bytes."""
+
+    def __init__(self, stderr: bytes) -> None:
+        super().__init__("Command returned non-zero exit status 1")
+        self.stderr = stderr
+
+
+def test_an_error_of_ours_in_the_chain_is_returned_itself():
+    refused = DataRefused("one class only")
+    failed = RuntimeError("the step failed")
+    failed.__cause__ = refused
+    assert reason(failed) is refused
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "text"),
+    [
+        ("imago.errors.DataRefused: one class only: moth", DataRefused, "one class only: moth"),
+        ("imago.errors.ConfigError: no such architecture", ConfigError, "no such architecture"),
+        ("imago.monitoring.alerts.AlertError: nobody there", ImagoError, "nobody there"),
+    ],
+)
+def test_an_error_of_ours_is_read_out_of_what_a_container_printed(line, kind, text):
+    found = reason(ContainerError(f"Traceback (most recent call last):\n  File …\n{line}\n".encode()))
+    assert type(found) is kind
+    assert str(found) == text
+    assert found.exit_code == kind.exit_code
+
+
+def test_another_error_is_nobodys():
+    assert reason(ContainerError(b"RuntimeError: operator torchvision::nms does not exist\n")) is None
+    assert reason(ValueError("imago is a moth")) is None
