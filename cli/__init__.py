@@ -23,10 +23,10 @@ PIPELINES = ("training", "inference", "monitoring", "sweep")
 class _Front(click.Group):
     """Loads a command's module only when it is asked for, and offers the nearest name for an unknown one."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[name].partition(":")
@@ -93,7 +93,7 @@ def main() -> None:
         if debug:
             raise
         _fail(
-            "Interrupted: what stood before still stands; the same command starts again from the last whole step.", 130
+            "Interrupted. What stood before still stands; the same command goes on after the last finished step.", 130
         )
     except OSError as error:
         if debug:

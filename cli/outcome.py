@@ -1,13 +1,19 @@
 """From a finished run to the one object that `--json` prints and the summary shows."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+import httpx
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
 from imago import home
 from imago.config import Config
+from imago.errors import DeploymentFailed
+from imago.serving.package import ModelPackage
+from imago.serving.rollout import PROBE_HEADER
 
 
 def collect(pipeline: str, run: PipelineRunResponse, config: Config) -> dict[str, Any]:
@@ -37,6 +43,9 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     in_production = production is not None and production.package_id == run.steps["train_model"].outputs["model"][0].id
     version = production.number if production is not None and in_production else str(run.model_version.number)
     served = ensure_deployed(bento, config.deploy) if bento and config.deploy.enabled and in_production else None
+    cached = all(step.status == ExecutionStatus.CACHED for step in run.steps.values())
+    if cached:
+        _forget_copy(run)
     return {
         "model": {
             "name": config.model.name,
@@ -49,18 +58,38 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "promoted": decision.promoted,
         "reason": decision.reason,
         "endpoint": served.endpoint if served else None,
+        "example": _example(served.endpoint, production.package()) if served and production else None,
         "data": {
             "origin": dataset.run_metadata.get("origin"),
             "found": validation.found,
             "quarantined": len(validation.quarantined),
             "classes": len(report.classes),
         },
-        "cached": all(step.status == "cached" for step in run.steps.values()),
+        "cached": cached,
         "reports": {
             "data": _write("data.html", validation.page),
             "evaluation": _write("evaluation.html", report.html),
         },
     }
+
+
+def _forget_copy(run: PipelineRunResponse) -> None:
+    """Take back the version that ZenML made for a run which came wholly from the cache: it is a copy of another."""
+    if run.model_version is not None and run.model_version.stage is None:
+        Client().delete_model_version(run.model_version.id)
+
+
+def _example(endpoint: str, package: ModelPackage) -> dict[str, Any]:
+    """Ask the endpoint about one picture that the model has not learned from."""
+    sample = package.golden[0]
+    picture = (package.path / "golden" / sample.file).read_bytes()
+    headers = {PROBE_HEADER: "example"}
+    if key := os.environ.get("IMAGO_API_KEY"):
+        headers["X-API-Key"] = key
+    answer = httpx.post(f"{endpoint}/predict", files={"image": picture}, headers=headers, timeout=30)
+    if answer.status_code != 200:
+        raise DeploymentFailed(f"{endpoint} answered a picture with {answer.status_code}: {answer.text[:200]}")
+    return {"picture": f"a test picture ({sample.file})", **answer.json()["predictions"][0]}
 
 
 def _inference(run: PipelineRunResponse, config: Config) -> dict[str, Any]:

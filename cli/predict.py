@@ -85,11 +85,10 @@ def _by_endpoint(endpoint: str, pictures: tuple[Path, ...], top_k: int) -> dict[
 
 def _here(name: str | None, pictures: tuple[Path, ...], top_k: int) -> dict[str, Any]:
     from cli.production import production_package
-    from imago.config import ModelConfig
     from imago.data.listing import read_file
     from imago.serving.runtime import Runtime, Unreadable
 
-    runtime = Runtime(production_package(name or ModelConfig().name))
+    runtime = Runtime(production_package(name))
     answers: list[dict[str, Any]] = []
     for picture in pictures:
         data = read_file(picture)

@@ -4,14 +4,24 @@ from imago.errors import ConfigError
 from imago.serving.package import ModelPackage
 
 
-def production_package(name: str) -> ModelPackage:
-    """Return the package of the version of `name` in production. Raises ConfigError where there is none."""
-    from stack.production import production_version
+def production_package(name: str | None = None) -> ModelPackage:
+    """Return the package of the version in production of `name`, or of the only model that has one.
 
-    version = production_version(name)
-    if version is None:
+    Raises ConfigError where there is none, or where there are several and none is named.
+    """
+    from stack.production import production_version, production_versions
+
+    if name is not None:
+        version = production_version(name)
+        versions = [version] if version else []
+    else:
+        versions = production_versions()
+    if not versions:
+        what = f"version of model '{name}'" if name else "model"
         raise ConfigError(
-            f"No version of model '{name}' is in production: run `python run.py --pipeline training` first, "
-            "or name another model."
+            f"No {what} is in production: run `python run.py --pipeline training` first."
         )
-    return version.package()
+    if len(versions) > 1:
+        names = ", ".join(version.name for version in versions)
+        raise ConfigError(f"Several models are in production: say which with --model ({names}).")
+    return versions[0].package()

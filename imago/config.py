@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imago.errors import ConfigError, did_you_mean
 
+EXPECTATIONS = "expectations"  # lies beside the configurations, and is none
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 Severity = Literal["refuse", "quarantine", "warn", "off"]
@@ -24,109 +25,109 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which model is trained, under which name, and where its weights come from."""
 
-    name: str = "moths"
-    architecture: str = "mobilenetv3_small_100"
+    name: str = "moths"  # of the model, its versions and its deployment
+    architecture: str = "mobilenetv3_small_100"  # any name that timm knows
     weights: str = "hub"  # "hub", "none", or a file or folder
 
 
 class SyntheticConfig(Section):
     """The embedded moths that are drawn where no source is given."""
 
-    species: int = Field(default=8, ge=2, le=12)
-    per_class_train: int = Field(default=60, ge=1)
-    per_class_val: int = Field(default=12, ge=1)
-    per_class_test: int = Field(default=20, ge=1)
+    species: int = Field(default=8, ge=2, le=12)  # that is, classes
+    per_class_train: int = Field(default=60, ge=1)  # pictures
+    per_class_val: int = Field(default=12, ge=1)  # pictures
+    per_class_test: int = Field(default=20, ge=1)  # pictures
 
 
 class DataConfig(Section):
     """Which pictures are read, which of them, and what makes them unfit."""
 
-    source: str | None = None
-    image_size: int = Field(default=224, ge=32, le=1024)
-    classes: tuple[str, ...] | None = None
-    limit_per_class: int | None = Field(default=None, ge=1)
-    min_per_class: int = Field(default=5, ge=1)
-    max_pixels: int = Field(default=50_000_000, ge=1)
-    min_side: int = Field(default=16, ge=1)
-    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    checks: dict[str, Severity] = Field(default_factory=dict)
+    source: str | None = None  # what `--data` gives; None: the synthetic moths
+    image_size: int = Field(default=224, ge=32, le=1024)  # side of what the model sees, in pixels
+    classes: tuple[str, ...] | None = None  # read these only; None: all
+    limit_per_class: int | None = Field(default=None, ge=1)  # pictures a class and split; None: all
+    min_per_class: int = Field(default=5, ge=1)  # accepted training pictures; fewer refuse the data
+    max_pixels: int = Field(default=50_000_000, ge=1)  # of a picture; a larger one is never decoded
+    min_side: int = Field(default=16, ge=1)  # of a picture, in pixels
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # split off where the source has no such split
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # likewise
+    checks: dict[str, Severity] = Field(default_factory=dict)  # severities by check, over the defaults
     synthetic: SyntheticConfig = SyntheticConfig()
 
 
 class TrainingConfig(Section):
     """How the classifier is fitted."""
 
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=5, ge=1)  # of the whole network; a pretrained one's head is fitted before
+    batch_size: int = Field(default=32, ge=1)  # pictures
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
-    head_learning_rate: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    warmup_head: bool = True
-    augment: bool = True
-    train_size: int | None = Field(default=None, ge=32, le=1024)
-    num_workers: int = Field(default=0, ge=0)
+    head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate
+    weight_decay: float = Field(default=0.05, ge=0)  # AdamW's
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)  # of the training loss
+    warmup_head: bool = True  # first fit the head on features computed once, where weights are pretrained
+    augment: bool = True  # random crops, flips, colours
+    train_size: int | None = Field(default=None, ge=32, le=1024)  # side while training, in pixels; None: what suits
+    num_workers: int = Field(default=0, ge=0)  # processes that load pictures; 0: the training process itself
 
 
 class EvaluationConfig(Section):
     """How the model is judged."""
 
-    bootstrap_samples: int = Field(default=1000, ge=0)
-    robustness: bool = True
+    bootstrap_samples: int = Field(default=1000, ge=0)  # for the confidence intervals; 0: none
+    robustness: bool = True  # measure accuracy under blur, noise, compression and wrong exposure
 
 
 class GateConfig(Section):
     """What a challenger must show before it stands for production."""
 
-    min_accuracy: Fraction = 0.5
-    max_accuracy_drop: Fraction = 0.0
-    max_calibration_error: Fraction = 0.25
-    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    min_accuracy: Fraction = 0.5  # on the test pictures
+    max_accuracy_drop: Fraction = 0.0  # below the champion's
+    max_calibration_error: Fraction = 0.25  # expected calibration error
+    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of McNemar's exact test against the champion
     incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
 
 
 class DeployConfig(Section):
     """Where and how the promoted model is served."""
 
-    enabled: bool = True
-    host: str = "127.0.0.1"
-    port: int = Field(default=3000, ge=1, le=65535)
-    workers: int = Field(default=1, ge=1)
-    timeout_seconds: float = Field(default=120, gt=0)
-    top_k: int = Field(default=5, ge=1)
-    max_upload_bytes: int = Field(default=10_000_000, ge=1)
-    max_pixels: int = Field(default=50_000_000, ge=1)
+    enabled: bool = True  # false: train and promote, serve nothing
+    host: str = "127.0.0.1"  # the address listened on; 0.0.0.0: every one of the machine's
+    port: int = Field(default=3000, ge=1, le=65535)  # stays from version to version
+    workers: int = Field(default=1, ge=1)  # processes, with one compute thread each
+    timeout_seconds: float = Field(default=120, gt=0)  # for a version to start and answer its golden samples
+    top_k: int = Field(default=5, ge=1)  # labels in an answer
+    max_upload_bytes: int = Field(default=10_000_000, ge=1)  # of a picture
+    max_pixels: int = Field(default=50_000_000, ge=1)  # of a picture
 
 
 class InferenceConfig(Section):
     """How a folder of pictures is predicted."""
 
-    batch_size: int = Field(default=32, ge=1)
-    output: str = "predictions.parquet"
+    batch_size: int = Field(default=32, ge=1)  # pictures
+    output: str = "predictions.parquet"  # a path; a relative one is below reports/
 
 
 class MonitoringConfig(Section):
     """Which requests are looked at, and what counts as drift."""
 
-    window_hours: float = Field(default=24 * 7, gt=0)
-    min_predictions: int = Field(default=50, ge=1)
+    window_hours: float = Field(default=24 * 7, gt=0)  # how far back predictions are looked at
+    min_predictions: int = Field(default=50, ge=1)  # with fewer there is no verdict
     significance: Annotated[float, Field(ge=0.001, lt=1.0)] = 0.01  # of a false alarm, over all tests together
     min_effect: Fraction = 0.1  # what is smaller is not drift, however sure it is
-    webhook: str | None = None
+    webhook: str | None = None  # where an alert is posted; None: the log only
 
 
 class SweepConfig(Section):
     """The search over hyperparameters: a space of dotted keys, and a budget of trials."""
 
-    trials: int = Field(default=8, ge=1)
-    space: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    trials: int = Field(default=8, ge=1)  # trainings
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `low` and `high`, or `choices`, by key
 
 
 class Config(Section):
     """The whole configuration of a run."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)  # of splits, weights, batches, synthetic moths
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
@@ -172,6 +173,7 @@ def find_config(name_or_path: str) -> Path:
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return path
     named = {file.stem: file for folder in (CONFIGS, CONFIGS / "experiments") for file in sorted(folder.glob("*.yaml"))}
+    named.pop(EXPECTATIONS, None)
     if name_or_path in named:
         return named[name_or_path]
     hint = did_you_mean(name_or_path, named)

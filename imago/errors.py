@@ -16,19 +16,19 @@ class ConfigError(ImagoError):
     exit_code = 2
 
 
-class DataRefused(ImagoError):
+class DataRefused(ImagoError):  # noqa: N818
     """Data that must not be trained on."""
 
     exit_code = 3
 
 
-class NotPromoted(ImagoError):
+class NotPromoted(ImagoError):  # noqa: N818
     """The gate kept the champion although promotion was required."""
 
     exit_code = 4
 
 
-class DeploymentFailed(ImagoError):
+class DeploymentFailed(ImagoError):  # noqa: N818
     """A version that did not come up; whatever served before still serves."""
 
     exit_code = 5

@@ -59,6 +59,12 @@ def production_version(name: str) -> Version | None:
         return None
 
 
+def production_versions() -> list[Version]:
+    """Return the version in production of every model that has one."""
+    models = Client().list_models(size=500).items
+    return [version for model in models if (version := production_version(model.name)) is not None]
+
+
 def version_of(name: str, number: str) -> Version:
     """Return a version by its number. Raises ConfigError where there is none."""
     try:

@@ -12,9 +12,12 @@ from zenml.config.cache_policy import CachePolicy
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def cached_by(*modules: str) -> CachePolicy:
-    """Return the policy of a step that calls these modules: its cache follows their code, and all they import."""
-    return CachePolicy(file_dependencies=code_of(*modules))
+def cached_by(*modules: str, reads: tuple[str, ...] = ()) -> CachePolicy:
+    """Return the policy of a step that calls these modules: its cache follows their code, and all they import.
+
+    `reads` names other files that decide the result, from the root.
+    """
+    return CachePolicy(file_dependencies=[*code_of(*modules), *reads])
 
 
 def code_of(*modules: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
+from imago import progress
 from imago.config import InferenceConfig
 from imago.serving.batch import Predictions, predict_folder
 from imago.serving.package import ModelPackage
@@ -17,6 +18,16 @@ def predict_pictures(
     model: ModelPackage, folder: str, source_state: str, inference: InferenceConfig
 ) -> Annotated[Predictions, "predictions"]:
     """Give one row a file; a file that cannot be read is a row with its reason. `source_state` follows the files."""
-    predictions = predict_folder(model, Path(folder), inference)
+    with progress.reporter() as reporting:
+        told = 0
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal told
+            if not told:
+                reporting.start("pictures", total)
+            reporting.advance(done - told)
+            told = done
+
+        predictions = predict_folder(model, Path(folder), inference, on_progress)
     log_metadata({"count": len(predictions), "failed": predictions.failed, "source_state": source_state})
     return predictions

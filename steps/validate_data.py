@@ -13,7 +13,10 @@ from materializers.validation_result import ValidationResultMaterializer
 from steps.code import cached_by
 
 
-@step(output_materializers=ValidationResultMaterializer, cache_policy=cached_by("imago.data.validation"))
+@step(
+    output_materializers=ValidationResultMaterializer,
+    cache_policy=cached_by("imago.data.validation", reads=("configs/expectations.yaml",)),
+)
 def validate_data(
     dataset: ImageDataset, statistics: PictureTable, data: DataConfig
 ) -> Annotated[ValidationResult, "validation"]:

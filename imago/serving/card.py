@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from imago.serving.package import ModelSpec
-from imago.training.progress import EpochResult
+from imago.progress import EpochResult
 
 
 def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history: Sequence[EpochResult]) -> str:

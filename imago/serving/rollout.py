@@ -85,22 +85,20 @@ class Deployment:
     def stop(self) -> Status:
         """End the whole process tree; what is under way is answered first."""
         with deployment.locked(self.name):
-            state = self._tidy()
-            current = state.current
-            if current is None or current.process is None:
+            current = self._end_current("stopped")
+            if current is None:
                 return self.status()
-            self.say(f"stopping {current.tag}")
-            processes.end(current.process)
-            stopped = current.model_copy(update={"process": None, "since": deployment.now()})
-            deployment.write(
-                self.name, state.model_copy(update={"current": stopped}).with_event("stopped", current.tag)
-            )
             if not processes.free(current.config.host, current.config.port):
                 raise ImagoError(
                     f"{current.tag} was stopped, but port {current.config.port} is still held by "
                     f"{processes.holder(current.config.port)}."
                 )
             return self.status()
+
+    def give_way(self, tag: str) -> None:
+        """End what is served here, because another model's version has taken the port over."""
+        with deployment.locked(self.name):
+            self._end_current("gave way", f"to {tag}")
 
     def rollback(self) -> Status:
         """Serve the version before, as it was configured."""
@@ -131,6 +129,19 @@ class Deployment:
         """Return what happened, the oldest first."""
         return deployment.read(self.name).history
 
+    def _end_current(self, action: str, detail: str = "") -> Version | None:
+        """End the version that serves and return it, or None where none does."""
+        state = self._tidy()
+        current = state.current
+        if current is None or current.process is None:
+            return None
+        self.say(f"stopping {current.tag}")
+        processes.end(current.process)
+        stopped = current.model_copy(update={"process": None, "since": deployment.now()})
+        ended = state.model_copy(update={"current": stopped})
+        deployment.write(self.name, ended.with_event(action, current.tag, detail))
+        return current
+
     def _tidy(self) -> State:
         """End what an interrupted deployment left behind."""
         state = deployment.read(self.name)
@@ -146,7 +157,8 @@ class Deployment:
         deadline = time.monotonic() + config.timeout_seconds
         old = state.current if state.current and state.current.process and _serves(state.current) else None
         golden = self.package(tag)
-        lender = self._check_port(state, config, old)
+        neighbour = self._neighbour(config)
+        lender = self._check_port(state, config, old, neighbour)
         self.say(f"starting {tag}; {old.tag if old else 'nothing'} serves meanwhile")
         environment = _environment(tag, config)
         process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
@@ -172,15 +184,29 @@ class Deployment:
             self.say(f"{tag} serves; draining {old.tag}")
             processes.end(old.process)
         deployment.write(self.name, committed.model_copy(update={"leftover": ()}))
+        if neighbour:
+            Deployment(neighbour, on_progress=self.say).give_way(tag)
         self.say(f"{tag} serves on {new.endpoint}")
         return self.status()
 
-    def _check_port(self, state: State, config: DeployConfig, old: Version | None) -> str | None:
+    def _neighbour(self, config: DeployConfig) -> str | None:
+        """Return the deployment of another model that serves on the port which this one is to serve on."""
+        for name in deployment.names():
+            current = deployment.read(name).current
+            if name != self.name and current and _serves(current) and current.config.port == config.port:
+                return name
+        return None
+
+    def _check_port(
+        self, state: State, config: DeployConfig, old: Version | None, neighbour: str | None
+    ) -> str | None:
         """Return the control socket of the version that will hand its port over, or None where the port is free."""
         if old and old.process and (old.config.host, old.config.port) == (config.host, config.port):
             return old.process.control
         if state.current and state.current.process and not old:
             processes.end(state.current.process)
+        if neighbour and (lender := deployment.read(neighbour).current) and lender.process:
+            return lender.process.control
         try:
             free = processes.free(config.host, config.port)
         except OSError as error:

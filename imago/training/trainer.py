@@ -24,12 +24,12 @@ from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
 from imago.errors import DataRefused
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
-from imago.training import progress
+from imago import progress
 from imago.training.classifier import create_classifier, head_of, preprocessing_of
 from imago.training.datamodule import PictureDataModule
 from imago.training.features import compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
-from imago.training.progress import EpochResult, Reporter
+from imago.progress import EpochResult, Reporter
 from imago.training.recipe import recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
@@ -228,7 +228,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt) or trainer.interrupted:
+        if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -80,6 +80,18 @@ def test_first_version_serves_on_the_configured_port(house):
     assert house.version() == "1"
 
 
+def test_another_model_takes_the_port_over_and_the_first_gives_way(house):
+    first = house.deploy(1)
+    butterflies = house.named("butterflies")
+    status = butterflies.deploy("butterflies:7", house.config)
+    assert status.running
+    assert status.model == {"name": "butterflies", "version": "7"}
+    assert house.version() == "7"
+    assert not house.moths.status().running
+    assert house.moths.history()[-1].action == "gave way"
+    assert not any(psutil.pid_exists(pid) for pid in first.pids)
+
+
 def test_switch_loses_no_request_and_ends_the_old_process_tree(house):
     old = house.deploy(1)
     seen: list[str] = []

@@ -1,6 +1,7 @@
-"""Says how training goes: a bar on a terminal, plain lines elsewhere; on standard error, so that results stay clean."""
+"""Says how long work goes: a bar on a terminal, plain lines elsewhere; on standard error, so that results stay clean."""
 
 import sys
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -48,16 +49,28 @@ def sentence(result: EpochResult) -> str:
 
 
 class Lines:
-    """A line an epoch."""
+    """A line an epoch, and one now and then in a stretch that takes long."""
+
+    EVERY = 20.0  # seconds
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._what, self._done, self._total = "", 0, 0
+        self._begun = self._told = time.monotonic()
 
     def start(self, what: str, total: int) -> None:
-        """Say nothing: a line comes when it is done."""
+        self._what, self._done, self._total = what, 0, total
+        self._begun = self._told = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """Say nothing."""
+        self._done += count
+        moment = time.monotonic()
+        if moment - self._told < self.EVERY:
+            return
+        self._told = moment
+        left = (moment - self._begun) * (self._total - self._done) / self._done
+        self._stream.write(f"  {self._what}: {self._done} of {self._total}, about {left:.0f} s left\n")
+        self._stream.flush()
 
     def epoch(self, result: EpochResult) -> None:
         self._stream.write(sentence(result) + "\n")
