@@ -20,12 +20,12 @@ SPECIES = 5
 
 
 def figures(pictures: int = 1250, rounds: int = 3) -> Iterator[Figure]:
-    """Measure on so many synthetic pictures of 128 pixels, 60 % of them for training."""
+    """Measure on so many synthetic pictures of 224 pixels, 60 % of them for training."""
     train, rest = pictures * 6 // (10 * SPECIES), pictures * 2 // (10 * SPECIES)
     synthetic = SyntheticConfig(species=SPECIES, per_class_train=train, per_class_val=rest, per_class_test=rest)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "moths"
-        dataset = synthetic_dataset(synthetic, 128, seed=0)
+        dataset = synthetic_dataset(synthetic, 224, seed=0)
         write_folder(dataset, root)
         stored = Path(scratch) / "dataset.arrow"
         dataset.write(stored)

@@ -19,8 +19,7 @@ from imago.data.transforms import Preprocessing
 from imago.serving.export import export_package
 from imago.serving.runtime import Runtime
 from imago.training.classifier import create_classifier, preprocessing_of
-from imago.training.progress import EpochResult
-from imago.training.trainer import TrainedModel
+from imago.training.trainer import EpochResult, TrainedModel
 
 ARCHITECTURE = "mobilenetv3_small_100"
 

@@ -19,28 +19,15 @@ from benchmarks import Figure, compare, show
 from imago.config import ModelConfig, SyntheticConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import synthetic_dataset
+from imago.progress import Lines
 from imago.training.classifier import create_classifier, preprocessing_of
 from imago.training.datamodule import PictureDataModule
 from imago.training.features import compute_features, fit_head
-from imago.training.progress import EpochResult, Reporter
 from imago.training.trainer import train
 
 ARCHITECTURE = "mobilenetv3_small_100"
 BATCH, EPOCHS = 32, 2
 HEAD_EPOCHS = 5
-
-
-class Silent(Reporter):
-    """Shows nothing."""
-
-    def start(self, what: str, total: int) -> None:
-        pass
-
-    def advance(self, by: int = 1) -> None:
-        pass
-
-    def epoch(self, result: EpochResult) -> None:
-        pass
 
 
 def figures(per_class: int = 40, image_size: int = 96, rounds: int = 2) -> Iterator[Figure]:
@@ -76,7 +63,15 @@ def _ours(dataset: ImageDataset, image_size: int) -> None:
         TrainingConfig(epochs=EPOCHS, batch_size=BATCH),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        train(dataset, model, training, image_size=image_size, seed=0, workdir=Path(scratch), reporter=Silent())
+        train(
+            dataset,
+            model,
+            training,
+            image_size=image_size,
+            seed=0,
+            workdir=Path(scratch),
+            reporter=Lines(io.StringIO()),
+        )
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -122,7 +117,7 @@ def _head_on_features(model: nn.Module, data: PictureDataModule) -> None:
     layout = torch.channels_last
     model.to(memory_format=layout)
     train_features, val_features = (
-        compute_features(model, loader, memory_format=layout, on_batch=lambda *_: None)
+        compute_features(model, loader, memory_format=layout)
         for loader in (data.plain_train_dataloader(), data.val_dataloader())
     )
     fit_head(train_features, val_features, len(set(data.train_labels)))

@@ -35,9 +35,12 @@ _LOUD = (
 
 
 class _Steps(logging.Handler):
-    """Turns ZenML's own log records into one short line a step."""
+    """Turns ZenML's own log records into one short line a step, and shows Imago's as they are."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("imago"):
+            click.echo(f"  {record.getMessage()}", err=True)
+            return
         match = _STEP.match(record.getMessage())
         if match is None:
             return
@@ -60,7 +63,8 @@ def configure(debug: bool) -> None:
             logger.removeHandler(handler)
     root = logging.getLogger()
     root.addHandler(_Steps(logging.INFO))
-    logging.getLogger("zenml").setLevel(logging.INFO)
+    for name in ("zenml", "imago"):
+        logging.getLogger(name).setLevel(logging.INFO)
     for name in _LOUD:
         if name not in {"zenml", "root"}:
             logging.getLogger(name).setLevel(logging.CRITICAL)

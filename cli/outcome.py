@@ -115,14 +115,13 @@ def _monitoring(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     }
 
 
-def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
+def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:  # noqa: ARG001
     result = _artifact(run, "search", "sweep")
-    best = _write("best.yaml", result["configuration"])
     return {
-        "trials": result["trials"],
-        "best": result["best"],
-        "metrics": result["metrics"],
-        "reports": {"configuration": best},
+        "trials": [trial.model_dump() for trial in result.trials],
+        "best": result.best.values,
+        "metrics": {"val_accuracy": result.best.val_accuracy},
+        "reports": {"configuration": _write("best.yaml", result.configuration)},
     }
 
 

@@ -82,7 +82,14 @@ def _run(
         options["enable_cache"] = False
     if pipeline == "training":
         options["model"] = Model(name=config.model.name)
-    run = wired.with_options(**options)(**arguments)
+    try:
+        run = wired.with_options(**options)(**arguments)
+    except Exception as error:
+        from stack.failure import reason
+
+        if (found := reason(error)) is not None and found is not error:
+            raise found from error
+        raise
     if run is None or not run.status.is_successful:
         raise ImagoError(f"The {pipeline} pipeline failed: run it again with --debug to see where.")
     return outcome.collect(pipeline, run, config)

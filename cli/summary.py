@@ -54,7 +54,7 @@ def _monitoring_verdict(outcome: dict[str, Any]) -> list[str]:
 
 
 def _sweep_verdict(outcome: dict[str, Any]) -> list[str]:
-    return [f"[green]✓[/] [bold]{outcome['trials']} trials; the best: {escape(str(outcome['best']))}[/]"]
+    return [f"[green]✓[/] [bold]{len(outcome['trials'])} trials; the best: {escape(str(outcome['best']))}[/]"]
 
 
 def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:

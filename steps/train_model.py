@@ -1,5 +1,7 @@
 """Fit the classifier."""
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +9,6 @@ from typing import Annotated
 import mlflow
 from zenml import log_metadata, step
 
-from imago import home
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
@@ -43,7 +44,8 @@ def train_model(
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
     mlflow.log_params(parameters | {"image_size": image_size, "seed": seed, "data": accepted.fingerprint})
-    folder = Path(tempfile.mkdtemp(prefix="package-", dir=home.home()))
+    folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
     trained = train(
         accepted, model, training, image_size=image_size, seed=seed, on_epoch=log_epoch, workdir=folder / "work"
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional
 
@@ -16,7 +15,7 @@ _WARMUP_SHARE = 0.15
 
 
 class ClassifierModule(LightningModule):
-    """Cross-entropy, AdamW with one cycle, and, where `ema_decay` is given, validation of the averaged weights."""
+    """Cross-entropy and AdamW with one cycle of the learning rate; the head may learn faster than the backbone."""
 
     def __init__(
         self,
@@ -26,7 +25,6 @@ class ClassifierModule(LightningModule):
         head_learning_rate: float,
         weight_decay: float,
         label_smoothing: float,
-        ema_decay: float | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -36,19 +34,13 @@ class ClassifierModule(LightningModule):
         self.head_learning_rate = head_learning_rate
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
-        self.average = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
         self.train_loss, self.val_loss, self.val_accuracy = float("nan"), float("nan"), 0.0
         self._losses: list[float] = []
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    @property
-    def best_model(self) -> nn.Module:
-        """The model to judge and to keep: the averaged one where there is one."""
-        return self.average.module if self.average is not None else self.model
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, C) of pictures (N, 3, H, W)."""
-        logits: torch.Tensor = self.best_model(images.to(memory_format=self.memory_format))
+        logits: torch.Tensor = self.model(images.to(memory_format=self.memory_format))
         return logits
 
     def on_train_epoch_start(self) -> None:
@@ -56,7 +48,7 @@ class ClassifierModule(LightningModule):
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         images, labels = batch
-        logits = self.model(images.to(memory_format=self.memory_format))
+        logits = self(images)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         value = loss.item()
         if value != value or value == float("inf"):
@@ -67,13 +59,8 @@ class ClassifierModule(LightningModule):
         self._losses.append(value)
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.average is not None:
-            self.average.update(self.model, step=self.global_step)
-
     def on_validation_epoch_start(self) -> None:
         self._outputs.clear()
-        self.best_model.eval()
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         images, labels = batch

@@ -12,7 +12,6 @@ class Recipe:
 
     learning_rate: float
     head_learning_rate: float
-    ema_decay: float | None
     augmentation: Augmentation | None
     sizes: tuple[int, ...]  # the side in pixels that each epoch trains at
 
@@ -29,7 +28,6 @@ def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int) -
     return Recipe(
         learning_rate=rate,
         head_learning_rate=training.head_learning_rate or rate,
-        ema_decay=None if pretrained else 0.98,
         augmentation=augmentation if training.augment else None,
         sizes=(smaller,) * training.epochs,
     )

@@ -88,7 +88,9 @@ def train(
             num_workers=training.num_workers,
         )
         best = _Best(reporting, on_epoch)
-        if pretrained and training.warmup_head:
+        if not pretrained:
+            _zero_head(network)
+        elif training.warmup_head:
             _warm_up(network, data, best, reporting)
         module = ClassifierModule(
             network,
@@ -96,7 +98,6 @@ def train(
             head_learning_rate=recipe.head_learning_rate,
             weight_decay=training.weight_decay,
             label_smoothing=training.label_smoothing,
-            ema_decay=recipe.ema_decay,
         )
         _fit(module, data, best, training.epochs, logger, reporting, workdir)
         network.load_state_dict(best.state)
@@ -160,7 +161,14 @@ class _Epochs:
     def _finish(self, trainer: Trainer, module: ClassifierModule) -> None:
         seconds = time.monotonic() - self._started
         figures = (module.train_loss, module.val_loss, module.val_accuracy)
-        self._best.offer(EpochResult(trainer.current_epoch + 1, *figures, seconds), module.best_model)
+        self._best.offer(EpochResult(trainer.current_epoch + 1, *figures, seconds), module.model)
+
+
+def _zero_head(network: nn.Module) -> None:
+    """Let a random network begin undecided: a random head's large gradients cost it the first epochs."""
+    head = head_of(network)
+    if head is not None:
+        nn.init.zeros_(head.weight)
 
 
 def _warm_up(network: nn.Module, data: PictureDataModule, best: _Best, reporting: Reporter) -> None:

@@ -23,9 +23,9 @@ def settings(workspace: Workspace) -> tuple[str, ...]:
     return (
         *("--config", "demo", "--json"),
         *("--set", f"deploy.port={workspace.port}"),
-        *("--set", "training.epochs=3"),
-        *("--set", "data.synthetic.per_class_train=24"),
-        *("--set", "gate.min_accuracy=0.2"),
+        *("--set", "training.epochs=8"),
+        *("--set", "data.synthetic.per_class_train=48"),
+        *("--set", "gate.min_accuracy=0.3"),
         *("--set", "gate.max_calibration_error=1.0"),
         *("--set", "evaluation.robustness=false"),
     )
@@ -58,7 +58,7 @@ def test_training_promotes_serves_and_prints_one_json_object(trained: Outcome, w
     assert outcome["model"]["version"] == "1"
     assert outcome["model"]["stage"] == "production"
     assert outcome["promoted"] is True
-    assert outcome["metrics"]["test_accuracy"] > 0.2
+    assert outcome["metrics"]["test_accuracy"] > 0.4
     assert outcome["endpoint"] == f"http://127.0.0.1:{workspace.port}"
     for report in outcome["reports"].values():
         assert "<html" in Path(report).read_text(encoding="utf-8")
