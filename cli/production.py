@@ -18,9 +18,7 @@ def production_package(name: str | None = None) -> ModelPackage:
         versions = production_versions()
     if not versions:
         what = f"version of model '{name}'" if name else "model"
-        raise ConfigError(
-            f"No {what} is in production: run `python run.py --pipeline training` first."
-        )
+        raise ConfigError(f"No {what} is in production: run `python run.py --pipeline training` first.")
     if len(versions) > 1:
         names = ", ".join(version.name for version in versions)
         raise ConfigError(f"Several models are in production: say which with --model ({names}).")

@@ -25,7 +25,7 @@ def cli_page() -> str:
     from cli import front
     from imago import errors
 
-    codes = [(0, "Done.")] + sorted(
+    codes = sorted(
         (kind.exit_code, inspect.cleandoc(kind.__doc__ or ""))
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, errors.ImagoError)
@@ -35,16 +35,14 @@ def cli_page() -> str:
         MADE,
         "Every command answers `--help`; nothing is imported for that, so it answers at once.\n",
         "## Exit codes\n",
-        *_table(("code", "meaning"), ((str(code), meaning) for code, meaning in codes)),
+        *_table(("code", "meaning"), [("0", "Done."), *((str(code), meaning) for code, meaning in codes)]),
         "\nA command line that cannot be understood exits with 2 as well, Ctrl-C with 130. An error is one line on",
         "stderr; `--debug` shows the traceback. With `--json`, stdout is one JSON object and nothing else, also on "
         'failure: `{"status": "failed", "error", "exit_code"}`.\n',
         "## Commands\n",
     ]
-    for name, command in _commands("run.py", front):
-        context = click.Context(command, info_name=f"python {name}", terminal_width=HELP_WIDTH)
-        context.max_content_width = HELP_WIDTH
-        lines += [f"### {name}\n", "```text", command.get_help(context), "```\n"]
+    for context in _contexts(front, "python run.py", None):
+        lines += [f"### {context.command_path.removeprefix('python ')}\n", "```text", context.get_help(), "```\n"]
     return "\n".join(lines)
 
 
@@ -93,7 +91,7 @@ def artifacts_page() -> str:
 
 def http_page() -> str:
     """The endpoint's routes, its errors, and the environment that it reads."""
-    from imago.serving import openapi, settings
+    from imago.serving import openapi
 
     document = openapi.describe("Imago", "1")
     routes = [
@@ -117,7 +115,7 @@ def http_page() -> str:
         "\n## Environment\n",
         "Read once, at the start of the server. A deployment sets those that `deploy.*` configures; the others are",
         "taken from the environment of the command that deploys.\n",
-        *_table(("variable", "default", ""), _environment(settings)),
+        *_environment(),
         "",
     ]
     return "\n".join(lines)
@@ -153,7 +151,7 @@ def comments_by_field(module: ModuleType) -> dict[str, dict[str, str]]:
     """Return the comments that stand at the end of the fields of a module's classes, by class and field."""
     source = inspect.getsource(module)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    comments = {token.start[0]: _said(token.string) for token in tokens if token.type == tokenize.COMMENT}
     return {
         node.name: {
             field.target.id: comments[field.end_lineno]
@@ -163,6 +161,10 @@ def comments_by_field(module: ModuleType) -> dict[str, dict[str, str]]:
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef)
     }
+
+
+def _said(comment: str) -> str:
+    return comment.lstrip("# ").replace("None:", "`null`:").replace('"', "`")
 
 
 def _section(prefix: str, model: type[BaseModel], comments: dict[str, dict[str, str]]) -> Iterator[str]:
@@ -223,14 +225,15 @@ def _limits(item: Any) -> list[tuple[str, Any]]:
     return [(name, getattr(item, name)) for name in getattr(item, "__slots__", ())]
 
 
-def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    yield name, command
+def _contexts(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
+    settings = {**command.context_settings, "terminal_width": HELP_WIDTH, "max_content_width": HELP_WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
+    yield context
     if isinstance(command, click.Group):
-        context = click.Context(command)
         for child in command.list_commands(context):
             found = command.get_command(context, child)
             if found is not None:
-                yield from _commands(f"{name} {child}", found)
+                yield from _contexts(found, child, context)
 
 
 def _artifacts() -> Iterator[tuple[str, str, str]]:
@@ -296,13 +299,8 @@ def _refusals() -> list[tuple[str, str]]:
     return [(str(status), ", ".join(f"`{code}`" for code in sorted(codes))) for status, codes in sorted(found.items())]
 
 
-def _environment(settings: ModuleType) -> Iterator[tuple[str, str, str]]:
-    comments = comments_by_field(settings)["ServingSettings"]
-    names = sorted(set(re.findall(r'"(IMAGO_\w+)"', inspect.getsource(settings))))
-    for name in names:
-        field = {"IMAGO_MODEL_VERSION": "version"}.get(name, name.removeprefix("IMAGO_").lower())
-        default = getattr(settings.ServingSettings, field, 1 if name == "IMAGO_WORKERS" else None)
-        yield f"`{name}`", "" if default is None else f"`{default}`", comments.get(field, "")
+def _environment() -> list[str]:
+    return [line for line in _doc("imago/serving/service.py").splitlines() if line.startswith("- ")]
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -121,7 +121,7 @@ class SweepConfig(Section):
     """The search over hyperparameters: a space of dotted keys, and a budget of trials."""
 
     trials: int = Field(default=8, ge=1)  # trainings
-    space: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `low` and `high`, or `choices`, by key
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `choices`, or `low`, `high`, by key
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""Says how long work goes: a bar on a terminal, plain lines elsewhere; on standard error, so that results stay clean."""
+"""Says how long work goes: a bar on a terminal, plain lines elsewhere; on standard error, so results stay clean."""
 
 import sys
 import time

@@ -8,8 +8,9 @@ model, whose status is that of the process.
 import os
 from collections.abc import Generator
 from typing import Any, ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from pydantic import Field
 from zenml.client import Client
 from zenml.enums import ServiceState
 from zenml.integrations.bentoml.flavors import BentoMLModelDeployerConfig, BentoMLModelDeployerFlavor
@@ -45,6 +46,7 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
     """The stock service's configuration, with ours in it."""
 
     deploy: DeployConfig
+    rollout: str = Field(default_factory=lambda: uuid4().hex)  # ZenML takes no two services of equal configuration
 
     @classmethod
     def of(cls, tag: str, config: DeployConfig) -> "ImagoServiceConfig":

@@ -6,6 +6,7 @@ from zenml.client import Client
 
 from imago.config import DeployConfig
 from imago.errors import ConfigError
+from imago.serving import deployment
 from imago.serving.deployment import Status, read
 from imago.serving.rollout import Deployment, package_of
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
@@ -24,7 +25,13 @@ def deploy(tag: str, config: DeployConfig) -> Status:
 
 
 def ensure_deployed(tag: str, config: DeployConfig) -> Status:
-    """Serve a Bento unless it is serving already, as configured."""
+    """Serve a Bento unless it is serving already, as configured. Raises DeploymentFailed."""
+    name = tag.partition(":")[0]
+    current = deployment.read(name).current
+    if current is not None and (current.tag, current.config) == (tag, config):
+        status = Deployment(name).status()
+        if status.running:
+            return status
     return deploy(tag, config)
 
 

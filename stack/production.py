@@ -73,10 +73,11 @@ def version_of(name: str, number: str) -> Version:
         raise ConfigError(f"Model '{name}' has no version {number}: `run.py deployment history` lists them.") from error
 
 
-def promote(name: str, number: str, package: ModelPackage, *, reason: str) -> None:
+def promote(name: str, number: str, package: ModelPackage, *, reason: str, decision: UUID | None = None) -> None:
     """Move ZenML's production stage and MLflow's `champion` alias to a version, both or neither.
 
-    Cached decisions of the gate expire: they compared with what is no longer in production.
+    Cached decisions of the gate expire, but for the step run `decision` that makes this one: they compared with what
+    is no longer in production.
     """
     before = production_version(name)
     registered = _register(name, number, package, reason)
@@ -91,13 +92,15 @@ def promote(name: str, number: str, package: ModelPackage, *, reason: str) -> No
         else:
             version.response.set_stage(ModelStages.STAGING, force=True)
         raise ImagoError(f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}") from error
-    expire_decisions()
+    expire_decisions(but=decision)
 
 
-def expire_decisions() -> None:
-    """Let no cached decision of the gate be used again."""
+def expire_decisions(*, but: UUID | None = None) -> None:
+    """Let no cached decision of the gate be used again, but for one."""
     client = Client()
     for run in client.list_run_steps(name="promote_model", cache_expired=False, size=500).items:
+        if run.id == but:
+            continue
         client.zen_store.update_run_step(run.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))
 
 

@@ -28,7 +28,8 @@ def promote_model(
 
     The cached decision is expired by every change of production, so that it never outlives what it compared with.
     """
-    challenger = get_step_context().model
+    context = get_step_context()
+    challenger = context.model
     champion = production_version(challenger.name)
     champion_report = None
     if champion is not None:
@@ -43,6 +44,7 @@ def promote_model(
         version = champion.number if champion else None
         decision = decide(report, champion_report, gate, champion_version=version)
         if decision.promoted:
-            promote(challenger.name, str(challenger.version), model, reason=decision.reason)
+            number = str(challenger.version)
+            promote(challenger.name, number, model, reason=decision.reason, decision=context.step_run.id)
     log_metadata({"promoted": decision.promoted, "reason": decision.reason}, infer_model=True)
     return decision

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from imago.serving.package import ModelSpec
 from imago.progress import EpochResult
+from imago.serving.package import ModelSpec
 
 
 def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history: Sequence[EpochResult]) -> str:

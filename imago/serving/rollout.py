@@ -197,9 +197,7 @@ class Deployment:
                 return name
         return None
 
-    def _check_port(
-        self, state: State, config: DeployConfig, old: Version | None, neighbour: str | None
-    ) -> str | None:
+    def _check_port(self, state: State, config: DeployConfig, old: Version | None, neighbour: str | None) -> str | None:
         """Return the control socket of the version that will hand its port over, or None where the port is free."""
         if old and old.process and (old.config.host, old.config.port) == (config.host, config.port):
             return old.process.control

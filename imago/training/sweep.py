@@ -1,96 +1,131 @@
 """Searches the configured space for the hyperparameters that do best on the validation pictures."""
 
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
+import yaml
+from pydantic import BaseModel, ConfigDict
 
-from imago.config import Config, SweepConfig, build_config, known_keys
+from imago.config import Config, build_config, known_keys
 from imago.data.dataset import ImageDataset
 from imago.errors import ConfigError, ImagoError, did_you_mean
-from imago.training.progress import Reporter
+from imago.progress import Reporter
 from imago.training.trainer import train
 
-_RANGE = {"low", "high", "log", "step"}
+_RULES = ("choices", "low", "high", "log", "step")
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """What one choice of hyperparameters, by dotted key, gave; `failed` says why it gave nothing."""
+class Trial(BaseModel):
+    """What one choice of hyperparameters, by dotted key, gave; `reason` says why it gave nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     values: dict[str, Any]
     val_accuracy: float
-    val_loss: float
-    failed: str | None = None
+    val_loss: float | None
+    state: Literal["complete", "failed"] = "complete"
+    reason: str | None = None
 
 
-@dataclass(frozen=True)
-class SweepResult:
-    """Every trial, and the best: the highest accuracy, then the lowest loss."""
+class SweepResult(BaseModel):
+    """Every trial, the best of them, and the configuration to train with its values: YAML for `--config`."""
 
-    trials: tuple[TrialResult, ...]
-    best: TrialResult
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def to_json(self) -> dict[str, Any]:
-        return {"best": asdict(self.best), "trials": [asdict(trial) for trial in self.trials]}
+    trials: tuple[Trial, ...]
+    best: Trial
+    configuration: str
 
 
 def sweep(
     config: Config,
     dataset: ImageDataset,
     *,
-    workdir: Path,
-    on_trial: Callable[[TrialResult], None] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
     reporter: Reporter | None = None,
 ) -> SweepResult:
     """Train `sweep.trials` times with values that Optuna's sampler draws from `sweep.space`, repeatably from the seed.
 
-    Raises ConfigError for a space that cannot be searched, and ImagoError where every trial failed.
+    The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot
+    be searched, and ImagoError where every trial failed.
     """
-    check_space(config.sweep)
+    check_space(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed))
-    trials: list[TrialResult] = []
+    trials: list[Trial] = []
     for number in range(config.sweep.trials):
-        trial = study.ask()
-        values = {key: _draw(trial, key, rule) for key, rule in config.sweep.space.items()}
-        result = _run(number, values, config, dataset, workdir, reporter)
-        if result.failed is None:
-            study.tell(trial, result.val_accuracy)
+        draw = study.ask()
+        values = {key: _draw(draw, key, rule) for key, rule in config.sweep.space.items()}
+        trial = _run(number, values, config, dataset, reporter)
+        if trial.state == "complete":
+            study.tell(draw, trial.val_accuracy)
         else:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        trials.append(result)
+            study.tell(draw, state=optuna.trial.TrialState.FAIL)
+        trials.append(trial)
         if on_trial is not None:
-            on_trial(result)
-    done = [trial for trial in trials if trial.failed is None]
-    if not done:
-        raise ImagoError(f"All {len(trials)} trials of the sweep failed, the last with: {trials[-1].failed}")
-    return SweepResult(tuple(trials), max(done, key=lambda trial: (trial.val_accuracy, -trial.val_loss)))
+            on_trial(trial)
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete:
+        raise ImagoError(f"All {len(trials)} trials of the sweep failed, the last because: {trials[-1].reason}")
+    best = max(complete, key=lambda trial: (trial.val_accuracy, -(trial.val_loss or 0.0)))
+    chosen = apply(config, best.values).model_dump(mode="json", exclude={"sweep"})
+    return SweepResult(
+        trials=tuple(trials), best=best, configuration=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
+    )
 
 
-def check_space(config: SweepConfig) -> None:
+def apply(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return the configuration with values put in by dotted key. Raises ConfigError for one that a key cannot take."""
+    raw = config.model_dump(mode="json")
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = raw
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return build_config(raw, where="sweep.space")
+
+
+def check_space(config: Config) -> None:
     """Raise ConfigError where `sweep.space` is empty, names a key that training does not read, or has a bad rule."""
-    if not config.space:
+    space = config.sweep.space
+    if not space:
         raise ConfigError(
-            "sweep.space is empty: name a key and its range, say training.learning_rate: {low: 1e-4, high: 1e-2}."
+            "sweep.space is empty: name a key and its range, say `training.learning_rate: {low: 0.0001, high: 0.01}`."
         )
     known = [key for key in known_keys() if key.startswith("training.")]
-    for key, rule in config.space.items():
+    for key, rule in space.items():
         if key not in known:
-            raise ConfigError(f"sweep.space: '{key}' is not a key of training.{did_you_mean(key, known)}")
-        choices = rule.get("choices")
-        if set(rule) == {"choices"} and isinstance(choices, list) and choices:
-            continue
-        low, high = rule.get("low"), rule.get("high")
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low, high))
-        if not numbers or set(rule) - _RANGE or not low < high or (rule.get("log") and low <= 0):  # type: ignore[operator]
+            raise ConfigError(f"sweep.space: '{key}' is no key of training.{did_you_mean(key, known)}")
+        _check_rule(key, rule)
+        for value in rule.get("choices", [rule.get("low"), rule.get("high")]):
+            apply(config, {key: value})
+
+
+def _check_rule(key: str, rule: Mapping[str, Any]) -> None:
+    for name in rule:
+        if name not in _RULES:
+            raise ConfigError(f"sweep.space: the rule of '{key}' knows no '{name}'.{did_you_mean(name, _RULES)}")
+    if "choices" in rule:
+        if len(rule) > 1 or not isinstance(rule["choices"], list) or not rule["choices"]:
             raise ConfigError(
-                f"sweep.space: the rule of '{key}' is neither {{choices: […]}} nor {{low: …, high: …}} with numbers, low "
-                f"below high, and optionally log or step: it is {rule!r}."
+                f"sweep.space: the choices of '{key}' are not a list of values, and nothing else: {rule}."
             )
+        return
+    low, high = rule.get("low"), rule.get("high")
+    if not _is_number(low) or not _is_number(high) or not low < high or (rule.get("log") and low <= 0):  # type: ignore[operator]
+        raise ConfigError(
+            f"sweep.space: '{key}' needs `low` and `high`, numbers, the first below the second (and above 0 with "
+            f"`log`), or `choices`: it has {dict(rule)}."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _draw(trial: optuna.Trial, key: str, rule: Mapping[str, Any]) -> Any:
@@ -103,24 +138,22 @@ def _draw(trial: optuna.Trial, key: str, rule: Mapping[str, Any]) -> Any:
 
 
 def _run(
-    number: int, values: dict[str, Any], config: Config, dataset: ImageDataset, workdir: Path, reporter: Reporter | None
-) -> TrialResult:
-    raw = config.model_dump(mode="json")
-    for key, value in values.items():
-        raw["training"][key.removeprefix("training.")] = value
-    trial = build_config(raw, where=f"trial {number} of sweep.space")
+    number: int, values: dict[str, Any], config: Config, dataset: ImageDataset, reporter: Reporter | None
+) -> Trial:
+    chosen = apply(config, values)
     try:
-        trained = train(
-            dataset,
-            trial.model,
-            trial.training,
-            image_size=trial.data.image_size,
-            seed=trial.seed,
-            workdir=workdir,
-            reporter=reporter,
-        )
+        with tempfile.TemporaryDirectory(prefix="trial-") as workdir:
+            trained = train(
+                dataset,
+                chosen.model,
+                chosen.training,
+                image_size=chosen.data.image_size,
+                seed=chosen.seed,
+                workdir=Path(workdir),
+                reporter=reporter,
+            )
     except ConfigError:
         raise
     except ImagoError as error:
-        return TrialResult(number, values, 0.0, float("inf"), failed=str(error))
-    return TrialResult(number, values, trained.best.val_accuracy, trained.best.val_loss)
+        return Trial(number=number, values=values, val_accuracy=0.0, val_loss=None, state="failed", reason=str(error))
+    return Trial(number=number, values=values, val_accuracy=trained.best.val_accuracy, val_loss=trained.best.val_loss)

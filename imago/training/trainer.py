@@ -19,17 +19,17 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.nn import functional
 
+from imago import progress
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
 from imago.errors import DataRefused
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
-from imago import progress
+from imago.progress import EpochResult, Reporter
 from imago.training.classifier import create_classifier, head_of, preprocessing_of
 from imago.training.datamodule import PictureDataModule
 from imago.training.features import compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
-from imago.progress import EpochResult, Reporter
 from imago.training.recipe import recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
@@ -215,7 +215,7 @@ def _fit(
         log_every_n_steps=1_000_000,
         gradient_clip_val=5.0,
     )
-    with _interruptible(trainer):
+    with _interruptible():
         trainer.fit(module, datamodule=data)
 
 
@@ -229,7 +229,7 @@ def _validate(network: nn.Module, data: PictureDataModule) -> tuple[npt.NDArray[
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Let Ctrl-C come out as it went in: Lightning turns it into an exit, and leaves the signal ignored."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)

@@ -1,0 +1,50 @@
+"""The smallest data sets and models that training can be tried on."""
+
+import io
+from types import TracebackType
+from typing import Self
+
+from imago.config import SyntheticConfig
+from imago.data.dataset import ImageDataset
+from imago.data.synthetic import synthetic_dataset
+from imago.progress import EpochResult
+
+ARCHITECTURE = "test_efficientnet"  # timm's own for tests: 100,000 weights
+SIZE = 32
+
+
+def small_moths(species: int = 2, train: int = 12, *, seed: int = 0) -> ImageDataset:
+    """Draw a few moths."""
+    config = SyntheticConfig(species=species, per_class_train=train, per_class_val=4, per_class_test=4)
+    return synthetic_dataset(config, SIZE, seed)
+
+
+def picture_rows(*rows: tuple[str, bytes, str, str]) -> ImageDataset:
+    """Make a data set of rows of id, bytes, label and split."""
+    ids, images, labels, splits = zip(*rows, strict=True)
+    return ImageDataset.from_rows(ids, images, labels, splits, origin="made by a test")
+
+
+class Silence:
+    """A reporter that only remembers the epochs."""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochResult] = []
+        self.stream = io.StringIO()
+
+    def start(self, what: str, total: int) -> None:
+        self.stream.write(f"{what} {total}\n")
+
+    def advance(self, count: int = 1) -> None:
+        self.stream.write("." * count)
+
+    def epoch(self, result: EpochResult) -> None:
+        self.epochs.append(result)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
