@@ -11,7 +11,7 @@ help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
 
 demo: $(STAMP) ## Train, evaluate, promote and serve a model of embedded synthetic moths
-	@$(BIN)/python run.py --pipeline training --config demo --example
+	@$(BIN)/python run.py --pipeline training --config demo
 
 test: lint ## Lint, types and every test
 	@$(BIN)/python -m pytest
@@ -45,7 +45,7 @@ lint: $(STAMP) ## Ruff, import rules, mypy
 	@$(BIN)/mypy
 
 bench: $(STAMP) ## Print the benchmarks' ratios, one JSON line each
-	@for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+	@for name in data training serving; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 docs: $(STAMP) ## Build the documentation under docs/_build
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

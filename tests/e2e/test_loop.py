@@ -1,6 +1,9 @@
 """The whole loop as a user turns it: train, serve, ask, cache, edit, predict, monitor, stop."""
 
-import json
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from imago.config import SyntheticConfig
-from imago.data.synthetic import synthetic_dataset, write_folder
+from imago.data.synthetic import synthetic_dataset
 from tests.workspace import Outcome, Workspace
 
 pytestmark = pytest.mark.slow
@@ -156,15 +159,41 @@ def test_stop_start_and_status_tell_the_truth(trained: Outcome, workspace: Works
     assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200
 
 
-def test_a_refused_data_set_exits_3_with_one_line(workspace: Workspace, tmp_path: Path) -> None:
-    one = tmp_path / "one"
-    dataset = synthetic_dataset(SyntheticConfig(species=2), 64, seed=1)
-    write_folder(dataset, one)
-    lonely = one / "train" / "lonely"
-    lonely.mkdir()
-    (lonely / "1.jpg").write_bytes(dataset.image(0)[::1] + b"\0")
-    done = workspace.run("--pipeline", "training", "--config", "demo", "--data", str(one), "--json")
-    assert done.code == 3, done.stderr
-    assert "lonely" in done.stderr
-    assert json.loads(done.stdout)["status"] == "failed"
-    assert "Traceback" not in done.stderr
+def test_a_port_in_use_exits_5_and_the_version_before_still_serves(
+    trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        outcome = workspace.run("--pipeline", "training", *settings, "--set", f"deploy.port={port}")
+    assert outcome.code == 5, outcome.stderr
+    assert str(port) in outcome.json["error"]
+    assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200
+
+
+def test_ctrl_c_in_the_middle_of_training_loses_nothing(
+    trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "run.py", "--pipeline", "training", *settings, "--set", "training.epochs=500"]
+    with subprocess.Popen(
+        command,
+        cwd=workspace.code,
+        env=workspace.environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if "epoch 1" in line:
+                break
+        training.send_signal(signal.SIGINT)
+        _, said = training.communicate(timeout=60)
+    assert training.returncode == 130
+    assert "Interrupted" in said
+    assert "Traceback" not in said
+    assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200
+    again = workspace.run("--pipeline", "training", *settings)
+    assert again.code == 0, again.stderr
+    assert again.json["model"]["version"] == trained.json["model"]["version"]

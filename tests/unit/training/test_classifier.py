@@ -110,7 +110,9 @@ def test_weights_of_another_architecture_are_refused_by_what_does_not_fit(folder
 
 
 def test_weights_that_are_not_all_there_are_refused(folder: Path, learned: dict[str, torch.Tensor]) -> None:
-    save_file({name: value for name, value in learned.items() if name != "conv_stem.weight"}, folder / "model.safetensors")
+    save_file(
+        {name: value for name, value in learned.items() if name != "conv_stem.weight"}, folder / "model.safetensors"
+    )
     with pytest.raises(ConfigError, match=r"no conv_stem\.weight\."):
         create_classifier(ARCHITECTURE, str(folder), 3, SIZE)
 

@@ -1,0 +1,49 @@
+"""An augmented picture is another view of the same thing."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imago.training.augment import Augmentation, augment, random_crop, vary_light
+
+GRADIENT = np.stack([np.tile(np.linspace(0, 255, 48), (40, 1))] * 3, axis=-1).astype(np.uint8)
+
+
+def test_the_same_seed_gives_the_same_view_and_another_seed_another() -> None:
+    how = Augmentation(degrees=10)
+    one, same, other = (augment(GRADIENT, 32, np.random.default_rng(seed), how) for seed in (3, 3, 4))
+    assert one.shape == (32, 32, 3)
+    assert one.dtype == np.uint8
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_views_are_mirrored_every_other_time() -> None:
+    how = Augmentation(smallest_crop=1.0, stretch=1.0, colour=0.0)
+    views = [augment(GRADIENT[:, :40], 40, np.random.default_rng(seed), how) for seed in range(40)]
+    mirrored = [np.array_equal(view, GRADIENT[:, :40][:, ::-1]) for view in views]
+    upright = [np.array_equal(view, GRADIENT[:, :40]) for view in views]
+    assert all(a != b for a, b in zip(mirrored, upright, strict=True))
+    assert 10 <= sum(mirrored) <= 30
+
+
+@given(
+    width=st.integers(8, 400),
+    height=st.integers(8, 400),
+    smallest=st.floats(0.05, 1.0),
+    stretch=st.floats(1.0, 2.0),
+    seed=st.integers(0, 1000),
+)
+def test_a_crop_lies_within_the_picture(width: int, height: int, smallest: float, stretch: float, seed: int) -> None:
+    how = Augmentation(smallest_crop=smallest, stretch=stretch)
+    left, top, right, bottom = random_crop(width, height, np.random.default_rng(seed), how)
+    assert 0 <= left < right <= width + 1e-6
+    assert 0 <= top < bottom <= height + 1e-6
+
+
+def test_the_light_varies_within_its_strength() -> None:
+    grey = np.full((4, 4, 3), 100, dtype=np.uint8)
+    levels = [int(vary_light(grey, np.random.default_rng(seed), 0.2).max()) for seed in range(200)]
+    assert 79 <= min(levels) < 85
+    assert 115 < max(levels) <= 120
+    assert np.array_equal(vary_light(grey, np.random.default_rng(0), 0.0), grey)

@@ -1,0 +1,96 @@
+"""Lightning gets the pictures as they are served, or as other views of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from imago.data.transforms import Preprocessing, decode, preprocess
+from imago.errors import DataRefused
+from imago.training.augment import Augmentation
+from imago.training.datamodule import DecodedPictures, PictureDataModule, shrink
+from tests.packages import picture_bytes
+from tests.unit.training.moths import SIZE, picture_rows, small_moths
+
+PREPROCESSING = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+MOTHS = small_moths()
+
+
+class Epoch:
+    """Stands for Lightning's trainer in the one thing asked of it."""
+
+    def __init__(self, current_epoch: int) -> None:
+        self.current_epoch = current_epoch
+
+
+def _data(*, seed: int = 0, sizes: tuple[int, ...] = (SIZE,), how: Augmentation | None = None) -> PictureDataModule:
+    return PictureDataModule(MOTHS, MOTHS.classes, PREPROCESSING, batch_size=8, sizes=sizes, how=how, seed=seed)
+
+
+def _first(data: PictureDataModule, epoch: int = 0) -> torch.Tensor:
+    data.trainer = Epoch(epoch)  # type: ignore[assignment]
+    images: torch.Tensor = next(iter(data.train_dataloader()))[0]
+    return images
+
+
+def test_validation_pictures_are_those_of_the_endpoint_to_the_bit() -> None:
+    part = MOTHS.split("val")
+    expected = np.stack([preprocess(decode(part.image(index)), PREPROCESSING) for index in range(len(part))])
+    batches = list(_data().val_dataloader())
+    assert np.array_equal(torch.cat([images for images, _ in batches]).numpy(), expected)
+    assert [MOTHS.classes[int(label)] for _, labels in batches for label in labels] == part.labels
+
+
+def test_views_differ_from_epoch_to_epoch_and_repeat_from_the_seed() -> None:
+    one, same, other = _data(how=Augmentation()), _data(how=Augmentation()), _data(how=Augmentation(), seed=1)
+    assert torch.equal(_first(one), _first(same))
+    assert not torch.equal(_first(one), _first(one, epoch=1))
+    assert not torch.equal(_first(one), _first(other))
+
+
+def test_each_epoch_has_its_size_and_the_last_goes_on() -> None:
+    data = _data(how=Augmentation(), sizes=(16, 24))
+    assert [_first(data, epoch).shape[-1] for epoch in (0, 1, 2)] == [16, 24, 24]
+
+
+def test_an_epoch_shows_every_picture_once_but_the_last_broken_batch() -> None:
+    data = _data()
+    data.trainer = Epoch(0)  # type: ignore[assignment]
+    labels = torch.cat([labels for _, labels in data.train_dataloader()])
+    assert torch.bincount(labels).tolist() == [12, 12]
+    data.batch_size = 10
+    assert [len(labels) for _, labels in data.train_dataloader()] == [10, 10]
+    data.batch_size = 100
+    assert [len(labels) for _, labels in data.train_dataloader()] == [24]
+
+
+def test_pictures_beyond_the_memory_allowed_are_the_same() -> None:
+    whole = DecodedPictures(MOTHS, PREPROCESSING, square=True)
+    none = DecodedPictures(MOTHS, PREPROCESSING, square=True, cache_bytes=0)
+    assert all(np.array_equal(whole[index], none[index]) for index in range(len(MOTHS)))
+
+
+def test_large_pictures_are_kept_a_little_larger_than_they_are_seen() -> None:
+    assert shrink(np.zeros((400, 600, 3), dtype=np.uint8), 40).shape == (40, 60, 3)
+    assert shrink(np.zeros((20, 600, 3), dtype=np.uint8), 40).shape == (20, 600, 3)
+
+
+def test_a_picture_that_cannot_be_decoded_is_refused_by_name() -> None:
+    good = picture_bytes("red")
+    rows = [
+        ("train/a/1.jpg", b"text", "a", "train"),
+        ("train/b/1.png", good, "b", "train"),
+        ("val/b/1.png", good, "b", "val"),
+    ]
+    with pytest.raises(DataRefused, match=r"^train/a/1\.jpg cannot be trained on: .*`data check`"):
+        PictureDataModule(picture_rows(*rows), ("a", "b"), PREPROCESSING, batch_size=2, sizes=(SIZE,), how=None, seed=0)
+
+
+def test_validation_pictures_of_classes_that_are_not_trained_are_left_out() -> None:
+    data = PictureDataModule(MOTHS, MOTHS.classes[:1], PREPROCESSING, batch_size=4, sizes=(SIZE,), how=None, seed=0)
+    assert data.val_labels == [0] * 4
+
+
+def test_a_data_set_without_validation_pictures_is_refused() -> None:
+    row = ("train/a/1.png", picture_bytes("red"), "a", "train")
+    with pytest.raises(DataRefused, match="no val pictures"):
+        PictureDataModule(picture_rows(row), ("a",), PREPROCESSING, batch_size=2, sizes=(SIZE,), how=None, seed=0)

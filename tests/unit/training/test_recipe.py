@@ -1,0 +1,27 @@
+"""What is left open is filled in by whether the backbone has learned before; what is given stands."""
+
+import pytest
+
+from imago.config import TrainingConfig
+from imago.training.recipe import recipe_for
+
+
+def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> None:
+    tuned = recipe_for(TrainingConfig(epochs=3), pretrained=True, image_size=224)
+    scratch = recipe_for(TrainingConfig(epochs=3), pretrained=False, image_size=224)
+    assert tuned.learning_rate < scratch.learning_rate
+    assert tuned.sizes == (160, 160, 160)
+    assert scratch.sizes == (224, 224, 224)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_what_is_configured_stands(pretrained: bool) -> None:
+    training = TrainingConfig(epochs=2, learning_rate=0.5, head_learning_rate=0.25, augment=False, train_size=64)
+    recipe = recipe_for(training, pretrained=pretrained, image_size=128)
+    assert (recipe.learning_rate, recipe.head_learning_rate) == (0.5, 0.25)
+    assert recipe.augmentation is None
+    assert recipe.sizes == (64, 64)
+
+
+def test_small_pictures_stay_large_enough_to_be_seen() -> None:
+    assert recipe_for(TrainingConfig(epochs=1), pretrained=True, image_size=32).sizes == (32,)

@@ -1,0 +1,136 @@
+"""Training is repeatable, keeps the best, stops cleanly and says nothing that was not asked for."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from imago.config import ModelConfig, TrainingConfig
+from imago.data.dataset import ImageDataset
+from imago.errors import DataRefused, ImagoError
+from imago.progress import EpochResult
+from imago.training.trainer import TrainedModel, train
+from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
+
+MOTHS = small_moths()
+
+
+def _train(
+    tmp_path: Path, weights: str = "none", *, seed: int = 0, dataset: ImageDataset = MOTHS, **options: object
+) -> TrainedModel:
+    return train(
+        dataset,
+        ModelConfig(architecture=ARCHITECTURE, weights=weights),
+        TrainingConfig.model_validate({"epochs": 2, "batch_size": 8, **options}),
+        image_size=SIZE,
+        seed=seed,
+        workdir=tmp_path,
+        reporter=Silence(),
+    )
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("weights") / "learned.safetensors"
+    save_file(timm.create_model(ARCHITECTURE, num_classes=4).state_dict(), path)
+    return str(path)
+
+
+def _same(one: TrainedModel, other: TrainedModel) -> bool:
+    states = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_the_same_seed_trains_the_same_model_and_another_seed_another(tmp_path: Path) -> None:
+    first, again, other = _train(tmp_path), _train(tmp_path), _train(tmp_path, seed=1)
+    assert _same(first, again)
+    assert first.temperature == again.temperature
+    assert not _same(first, other)
+
+
+def test_training_leaves_the_random_state_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    _train(tmp_path, epochs=1)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_pretrained_backbone_gets_its_head_first(tmp_path: Path, learned: str) -> None:
+    with_head, without = _train(tmp_path, learned), _train(tmp_path, learned, warmup_head=False)
+    assert [result.epoch for result in with_head.history] == [0, 1, 2]
+    assert [result.epoch for result in without.history] == [1, 2]
+
+
+def test_the_best_on_validation_is_kept_the_head_alone_included(tmp_path: Path, learned: str) -> None:
+    ruined = _train(tmp_path, learned, learning_rate=3.0)
+    assert ruined.best == max(ruined.history, key=lambda result: (result.val_accuracy, -result.val_loss))
+    assert ruined.best.epoch == 0
+    assert torch.equal(ruined.model.conv_stem.weight, load_file(learned)["conv_stem.weight"])
+
+
+def test_every_epoch_is_told_of_with_its_own_figures(tmp_path: Path) -> None:
+    told: list[EpochResult] = []
+    reporter = Silence()
+    trained = train(
+        MOTHS,
+        ModelConfig(architecture=ARCHITECTURE, weights="none"),
+        TrainingConfig(epochs=3, batch_size=8),
+        image_size=SIZE,
+        seed=0,
+        workdir=tmp_path,
+        on_epoch=told.append,
+        reporter=reporter,
+    )
+    assert told == list(trained.history) == reporter.epochs
+    assert [result.epoch for result in told] == [1, 2, 3]
+    assert all(0 < result.train_loss < 10 and 0 < result.val_loss < 10 for result in told)
+
+
+def test_moths_of_two_species_are_learned_from_scratch(tmp_path: Path) -> None:
+    trained = _train(tmp_path, dataset=small_moths(train=40), epochs=10)
+    assert trained.best.val_accuracy >= 0.75
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    lonely = MOTHS.without([name for name in MOTHS.ids if MOTHS.classes[0] in name])
+    with pytest.raises(DataRefused, match="two classes or more; there are 1"):
+        _train(tmp_path, dataset=lonely)
+
+
+def test_a_loss_that_is_no_number_names_the_key_to_change(tmp_path: Path) -> None:
+    with pytest.raises(ImagoError, match=r"no longer a number in epoch \d.*training\.learning_rate \(it is 1e\+30\)"):
+        _train(tmp_path, learning_rate=1e30, epochs=4)
+
+
+def test_ctrl_c_comes_out_as_it_went_in_and_the_signal_works_again(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupt(_: EpochResult) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            MOTHS,
+            ModelConfig(architecture=ARCHITECTURE, weights="none"),
+            TrainingConfig(epochs=3, batch_size=8),
+            image_size=SIZE,
+            seed=0,
+            workdir=tmp_path,
+            on_epoch=interrupt,
+            reporter=Silence(),
+        )
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_is_silent_and_leaves_no_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _train(tmp_path, epochs=1)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
