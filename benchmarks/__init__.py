@@ -4,11 +4,14 @@ Each module is a command, such as `python -m benchmarks.data`, and prints one JS
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Literal
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin measure the other programs
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import imago.torchvision_compat  # noqa: F401, I001  (before timm)
 import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,7 @@ def figures(rounds: int = 40, image_size: int = 224) -> Iterator[Figure]:
     dataset = synthetic_dataset(
         SyntheticConfig(species=2, per_class_train=4, per_class_val=4, per_class_test=4), image_size, seed=0
     )
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _one_thread():
         model = create_classifier(ARCHITECTURE, "none", len(dataset.classes), image_size).eval()
         preprocessing = preprocessing_of(model, image_size)
         untrained = EpochResult(0, 0.0, 0.0, 0.0, 0.0)
@@ -45,6 +45,16 @@ def figures(rounds: int = 40, image_size: int = 224) -> Iterator[Figure]:
                 rounds=rounds,
                 per=len(batch),
             )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.inference_mode()

@@ -78,8 +78,8 @@ def front(ctx: click.Context, pipeline: str | None, as_json: bool, debug: bool, 
 def main() -> None:
     """Run the command line; turn every error into one line on stderr and its exit code."""
     debug = "--debug" in sys.argv
-    _environment(debug)
     try:
+        _environment(debug)
         code = front.main(prog_name="run.py", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:
@@ -99,6 +99,10 @@ def main() -> None:
         if debug:
             raise
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {error} (nobody foresaw this: run it again with --debug to see where)", 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -86,7 +86,7 @@ def _example(endpoint: str, package: ModelPackage) -> dict[str, Any]:
     headers = {PROBE_HEADER: "example"}
     if key := os.environ.get("IMAGO_API_KEY"):
         headers["X-API-Key"] = key
-    answer = httpx.post(f"{endpoint}/predict", files={"image": picture}, headers=headers, timeout=30)
+    answer = httpx.post(f"{endpoint}/predict", files={"image": picture}, headers=headers, timeout=30, trust_env=False)
     if answer.status_code != 200:
         raise DeploymentFailed(f"{endpoint} answered a picture with {answer.status_code}: {answer.text[:200]}")
     return {"picture": f"a test picture ({sample.file})", **answer.json()["predictions"][0]}

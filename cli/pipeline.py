@@ -34,7 +34,8 @@ def run_pipeline(
     else:
         summary.show(outcome)
     if require_promotion and outcome.get("promoted") is False:
-        raise NotPromoted(f"Not promoted: {outcome['reason']}")
+        click.echo(f"error: Not promoted: {' '.join(outcome['reason'].split())}", err=True)
+        click.get_current_context().exit(NotPromoted.exit_code)
 
 
 def _run(

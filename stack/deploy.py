@@ -39,10 +39,12 @@ def rollback(name: str, say: Callable[[str], None]) -> Status:
     """Serve the version before, and let it stand for production again."""
     from stack.production import promote, version_of
 
+    previous = read(name).previous
+    if previous is None:
+        return Deployment(name, on_progress=say).rollback()  # which says that there is nothing to go back to
+    spec = package_of(previous.tag).spec  # a tag has no capitals, a model's name may have
+    version = version_of(spec.name, previous.model["version"])
+    package = version.package()
     status = Deployment(name, on_progress=say).rollback()
-    current = read(name).current
-    if current is not None:
-        spec = package_of(current.tag).spec  # a tag has no capitals, a model's name may have
-        version = version_of(spec.name, current.model["version"])
-        promote(spec.name, version.number, version.package(), reason="rolled back to")
+    promote(spec.name, version.number, package, reason="rolled back to")
     return status

@@ -71,7 +71,7 @@ class WebhookSink:
                 try:
                     with client.stream("POST", self._url, json=body) as answer:  # its body is of no use, and unbounded
                         status = answer.status_code
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, httpx.InvalidURL) as error:
                     problem = type(error).__name__
                     continue
                 if 200 <= status < 300:

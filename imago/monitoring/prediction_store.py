@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imago.data.features import FEATURES
 from imago.errors import ImagoError
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _TYPES = {
     "feedback": "TEXT",  # the true label, once somebody has said it
 }
 COLUMNS = tuple(_TYPES)
-FEATURES = ("brightness", "contrast", "sharpness", "red", "green", "blue")
 
 _CREATE = f"CREATE TABLE IF NOT EXISTS predictions ({', '.join(f'{name} {kind}' for name, kind in _TYPES.items())})"
 _INDEX = "CREATE INDEX IF NOT EXISTS predictions_time ON predictions (time)"

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-import numpy as np
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -19,9 +17,8 @@ from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from imago.data import transforms
-from imago.data.transforms import RGB
 from imago.errors import ImagoError, did_you_mean
-from imago.evaluation.explain import occlusion_map, overlay
+from imago.evaluation.explain import fit_within, occlusion_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving.admission import Queue, RateLimit, check_key
@@ -271,7 +268,7 @@ class Application:
             rgb = transforms.decode(picture, max_pixels=self.settings.max_pixels)
         except transforms.UnreadablePicture as error:
             raise refusal_of_picture(Unreadable(error.code, str(error)), picture) from error
-        small = _within(rgb, EXPLAIN_SIDE)
+        small = fit_within(rgb, EXPLAIN_SIDE)
         return overlay(small, occlusion_map(self.runtime, small))
 
     @staticmethod
@@ -298,12 +295,6 @@ def _writer(settings: ServingSettings) -> PredictionWriter | None:
 def is_kept(request: Request) -> bool:
     """Tell whether a request counts: a probe's does not."""
     return PROBE_HEADER not in request.headers
-
-
-def _within(picture: RGB, side: int) -> RGB:
-    image = Image.fromarray(picture)
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
 
 
 def _page_file(name: str) -> bytes:

@@ -238,7 +238,7 @@ class Deployment:
 
     def _check_golden(self, process: Process, tag: str, package: ModelPackage, deadline: float) -> None:
         headers = {PROBE_HEADER: "golden", "X-API-Key": os.environ.get("IMAGO_API_KEY", "")}
-        with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers=headers) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers=headers, trust_env=False) as client:
             for sample in package.golden:
                 picture = (package.path / "golden" / sample.file).read_bytes()
                 left = max(deadline - time.monotonic(), 1.0)
@@ -283,7 +283,7 @@ def _serves(version: Version) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, headers={PROBE_HEADER: "ready"}).status_code == 200
+        return httpx.get(url, timeout=2, headers={PROBE_HEADER: "ready"}, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 

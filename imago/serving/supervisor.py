@@ -87,7 +87,7 @@ class Supervisor:
                 self.workers.remove(worker)
                 worker.control.close()
                 self.deaths = 0 if worker.ready and self.was_ready else self.deaths + 1
-                self.respawn_at = time.monotonic() + min(0.2 * 2**self.deaths, 30.0)
+                self.respawn_at = time.monotonic() + min(0.2 * 2 ** min(self.deaths, 8), 30.0)
         if len(self.workers) < self.count and time.monotonic() >= self.respawn_at:
             self._spawn()
 
