@@ -118,6 +118,7 @@ def _environment(debug: bool) -> None:
     os.environ.setdefault("BENTOML_HOME", str(home.home() / "bentoml"))
     os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(home.ROOT))
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whatever else runs on these cores
     if str(home.ROOT) not in sys.path:
         sys.path.insert(0, str(home.ROOT))
     Path(os.environ["BENTOML_HOME"]).mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from imago.config import ModelConfig
+
 
 def show(outcome: dict[str, Any]) -> None:
     """Print a run's outcome on standard output."""
@@ -24,7 +26,15 @@ def show(outcome: dict[str, Any]) -> None:
     if following:
         console.print("\nNext:")
         for command, purpose in following:
-            console.print(f"  {escape(command):<58} [dim]{purpose}[/]")
+            console.print(f"  {escape(command + _named(command, outcome)):<66} [dim]{purpose}[/]")
+
+
+def _named(command: str, outcome: dict[str, Any]) -> str:
+    """Return the option that makes a command mean the model of this run, where it is not the default one."""
+    name = outcome.get("model", {}).get("name")
+    if name in {None, ModelConfig().name} or not command.endswith("--pipeline monitoring"):
+        return ""
+    return f" --set model.name={name}"
 
 
 def _training_verdict(outcome: dict[str, Any]) -> list[str]:

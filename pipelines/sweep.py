@@ -1,12 +1,12 @@
 """From pictures to the best configuration of a search."""
 
-from steps.search import search
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from imago.config import Config
 from steps.compute_statistics import compute_statistics
 from steps.load_data import load_data
+from steps.search import search
 from steps.validate_data import validate_data
 
 

@@ -1,6 +1,9 @@
 """What every test shares: no telemetry, torchvision importable, and workspaces that leave nothing behind."""
 
+import os
 from collections.abc import Iterator
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: tests share the cores with others
 
 import pytest
 

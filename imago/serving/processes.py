@@ -143,7 +143,8 @@ def holder(port: int) -> str:
     """Say which program listens on a port, as far as this user may know."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.pid
+            if listens and connection.laddr and connection.laddr.port == port:
                 command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
                 return f"process {connection.pid} ({command})"
     return "another program"

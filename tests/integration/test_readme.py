@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import click
@@ -136,21 +137,26 @@ def test_every_other_command_is_one_that_is_known_here(tmp_path: Path) -> None:
 
 
 def assert_known(command: Command, folder: Path) -> None:
-    """Ask the program beside this Python for its help: the subcommands and the options are in it."""
+    """Look for the command's options in its program's help."""
     words = [word for word in command.words[1:] if word[0] not in "=:/." and "=" not in word and ":" not in word]
-    subcommands = [word for word in words if not word.startswith("-")]
+    said = help_of(command.name, tuple(word for word in words if not word.startswith("-")), folder)
+    for word in words:
+        assert not word.startswith("-") or word in said, f"{command}: there is no {word}"
+
+
+@cache
+def help_of(program: str, subcommands: tuple[str, ...], folder: Path) -> str:
+    """Ask the program beside this Python for a subcommand's help."""
     done = subprocess.run(
-        [Path(sys.executable).with_name(command.name), *subcommands, "--help"],
+        [Path(sys.executable).with_name(program), *subcommands, "--help"],
         env={**os.environ, "ZENML_CONFIG_PATH": str(folder), "ZENML_ANALYTICS_OPT_IN": "false"},
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, f"{command}: {said[-500:]}"
-    for word in words:
-        assert not word.startswith("-") or word in said, f"{command}: there is no {word}"
+    assert done.returncode == 0, f"{program} {' '.join(subcommands)}: {done.stderr[-500:]}"
+    return done.stdout + done.stderr
 
 
 def test_what_make_runs_can_be_parsed_and_make_help_lists_every_target() -> None:
