@@ -66,6 +66,10 @@ def front(ctx: click.Context, pipeline: str | None, as_json: bool, debug: bool, 
     """
     ctx.obj = {"debug": debug}
     if ctx.invoked_subcommand:
+        if pipeline or as_json or any(options.values()):
+            raise click.UsageError(
+                f"Options of '{ctx.invoked_subcommand}' stand behind its name; pipelines stand alone."
+            )
         return
     if pipeline is None:
         click.echo(ctx.get_help())

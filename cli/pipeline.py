@@ -1,6 +1,7 @@
 """`run.py --pipeline …`: from options to a run, and from a run to its outcome."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +26,7 @@ def run_pipeline(
 ) -> None:
     """Run a pipeline and print its outcome. Raises ImagoError, whose exit code says what went wrong."""
     if data is not None:
+        data = str(Path(data).expanduser()) if data.startswith("~") else data
         overrides = (*overrides, f"data.source={json.dumps(data)}")
     settings = load_config(config or pipeline, overrides)
     with logs.stdout_to_stderr():
@@ -60,6 +62,8 @@ def _run(
     from stack import register
 
     register.ensure(stack)
+    if not register.deploys_in_step():
+        config = _absolute(config)
     arguments: dict[str, Any] = {"config": config}
     if pipeline == "training":
         from pipelines.training import training_pipeline as wired
@@ -94,6 +98,17 @@ def _run(
     if run is None or not run.status.is_successful:
         raise ImagoError(f"The {pipeline} pipeline failed: run it again with --debug to see where.")
     return outcome.collect(pipeline, run, config)
+
+
+def _absolute(config: Config) -> Config:
+    """Name local pictures and weights by their whole paths, under which a container sees them."""
+
+    def whole(text: str | None) -> str | None:
+        return str(Path(text).expanduser().absolute()) if text and Path(text).expanduser().exists() else text
+
+    data = config.data.model_copy(update={"source": whole(config.data.source)})
+    model = config.model.model_copy(update={"weights": whole(config.model.weights)})
+    return config.model_copy(update={"data": data, "model": model})
 
 
 def _check_model(config: Config) -> str:

@@ -25,7 +25,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which model is trained, under which name, and where its weights come from."""
 
-    name: str = "moths"  # of the model, its versions and its deployment
+    name: str = Field(default="moths", pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")  # and of its deployment
     architecture: str = "mobilenetv3_small_100"  # any name that timm knows
     weights: str = "hub"  # "hub", "none", or a file or folder
 
@@ -47,7 +47,7 @@ class DataConfig(Section):
     classes: tuple[str, ...] | None = None  # read these only; None: all
     limit_per_class: int | None = Field(default=None, ge=1)  # pictures a class and split; None: all
     min_per_class: int = Field(default=5, ge=1)  # accepted training pictures; fewer refuse the data
-    max_pixels: int = Field(default=50_000_000, ge=1)  # of a picture; a larger one is never decoded
+    max_pixels: int = Field(default=50_000_000, ge=1, le=50_000_000)  # of a picture; a larger one is never decoded
     min_side: int = Field(default=16, ge=1)  # of a picture, in pixels
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # split off where the source has no such split
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # likewise
