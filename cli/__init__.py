@@ -43,7 +43,7 @@ class _Front(click.Group):
 @click.group(
     cls=_Front,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"max_content_width": 110},
 )
 @click.option("--pipeline", type=click.Choice(PIPELINES), help="Run a pipeline.")
 @click.option("--config", metavar="NAME_OR_PATH", help="Configuration: a name in configs/, or a file.")
