@@ -172,6 +172,26 @@ def test_a_port_in_use_exits_5_and_the_version_before_still_serves(
     assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200
 
 
+def test_a_rollback_serves_the_version_before_and_lets_it_stand_for_production(
+    trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
+) -> None:
+    lenient = ("--set", "gate.max_accuracy_drop=1.0", "--set", "gate.significance=0.000001", "--set", "seed=1")
+    second = workspace.run("--pipeline", "training", *settings, *lenient)
+    assert second.code == 0, second.stderr
+    assert second.json["promoted"] is True
+    version = second.json["model"]["version"]
+    assert version != "1"
+    status = workspace.run("deployment", "status", "--json").json
+    assert (status["model"]["version"], status["previous"]["version"]) == (version, "1")
+    back = workspace.run("deployment", "rollback", "--json")
+    assert back.code == 0, back.stderr
+    assert back.json["model"]["version"] == "1"
+    assert httpx.get(trained.json["endpoint"] + "/info").json()["model"]["version"] == "1"
+    again = workspace.run("--pipeline", "training", *settings)
+    assert again.code == 0, again.stderr
+    assert (again.json["model"]["version"], again.json["model"]["stage"]) == ("1", "production")
+
+
 def test_ctrl_c_in_the_middle_of_training_loses_nothing(
     trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
 ) -> None:
