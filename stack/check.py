@@ -46,13 +46,13 @@ def _checked(component: str, flavor: str, finding: Finding) -> ComponentCheck:
 
 
 def _look(plan: Blueprint, part: Component) -> Finding:
+    if part.missing:
+        return f"{', '.join(part.missing)} not set", f"export {part.missing[0]}={_EXAMPLES.get(part.missing[0], '…')}"
     package = _PACKAGES.get(part.flavor)
     if package and importlib.util.find_spec(package) is None:
         extra = {"s3fs": "aws", "gcsfs": "gcp", "adlfs": "azure", "kubernetes": "kubernetes"}.get(package)
         what = f"'.[{extra}]'" if extra else package
         return f"the package {package} is not installed", f"pip install {what}"
-    if part.missing:
-        return f"{', '.join(part.missing)} not set", f"export {part.missing[0]}={_EXAMPLES.get(part.missing[0], '…')}"
     if lost := _lost_secret(part):
         return f"ZenML has no secret {lost[0]}.{lost[1]}", f"zenml secret create {lost[0]} --{lost[1]}=…"
     looks: dict[str, Callable[[], Finding]] = {
