@@ -137,11 +137,14 @@ def write(name: str, state: State) -> None:
     """Replace the state file in one step, so that no reader ever sees half of it."""
     path = folder() / f"{checked(name)}.json"
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(state.model_dump_json(indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(state.model_dump_json(indent=2))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

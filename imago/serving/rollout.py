@@ -198,13 +198,19 @@ class Deployment:
         return None
 
     def _check_port(self, state: State, config: DeployConfig, old: Version | None, neighbour: str | None) -> str | None:
-        """Return the control socket of the version that will hand its port over, or None where the port is free."""
+        """Return the control socket of the version that will hand its port over, or None where there is none to hand.
+
+        Raises DeploymentFailed where a stranger holds the port.
+        """
         if old and old.process and (old.config.host, old.config.port) == (config.host, config.port):
             return old.process.control
         if state.current and state.current.process and not old:
             processes.end(state.current.process)
-        if neighbour and (lender := deployment.read(neighbour).current) and lender.process:
-            return lender.process.control
+        beside = deployment.read(neighbour).current if neighbour else None
+        if beside and beside.process and beside.config.host == config.host:
+            return beside.process.control
+        if beside or (old and old.config.port == config.port):
+            return None  # on another address, which is listened on beside theirs until they end
         try:
             free = processes.free(config.host, config.port)
         except OSError as error:

@@ -108,14 +108,18 @@ class Supervisor:
 
     def _answer(self) -> None:
         client, _ = self.door.accept()
-        with client, contextlib.suppress(OSError, ValueError):  # a caller that went away or said nonsense
+        with client, contextlib.suppress(OSError):  # a caller that went away
             client.settimeout(5)
             with client.makefile("rb") as lines:
-                request = json.loads(lines.readline(65536))
+                line = lines.readline(65536)
+            request: dict[str, Any] = {}
             try:
+                request = dict(json.loads(line))
                 answer = self._do(request)
             except OSError as error:
                 answer = {"error": str(error)}
+            except (ValueError, TypeError, LookupError, RecursionError):
+                answer = {"error": "this is not a request"}
             fds = [self.public.fileno()] if request.get("do") == "lend" and self.public is not None else []
             socket.send_fds(client, [json.dumps(answer).encode() + b"\n"], fds)
 
@@ -171,11 +175,15 @@ class Supervisor:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the public port; a port in use raises OSError."""
+    """Return a socket that listens on the public port; a port in use raises OSError.
+
+    The port may be shared, so that a version can listen on 0.0.0.0 while the one before still does on 127.0.0.1.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     public = socket.socket(family, kind, protocol)
     try:
         public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         public.bind(address)
         public.listen(1024)
     except OSError:

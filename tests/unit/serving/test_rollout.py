@@ -181,6 +181,26 @@ def test_a_port_that_another_program_holds_is_named(house):
     assert f"Port {house.config.port} is used by process {os.getpid()}" in str(failure.value)
 
 
+@pytest.mark.parametrize("name", ["moths", "butterflies"])
+def test_another_address_of_the_same_port_takes_over(house, name):
+    old = house.deploy(1)
+    status = house.named(name).deploy(f"{name}:2", house.config.model_copy(update={"host": "0.0.0.0"}))
+    assert status.running
+    assert house.version() == "2"
+    assert not any(psutil.pid_exists(pid) for pid in old.pids)
+
+
+@pytest.mark.parametrize("request_", [b"no json\n", b"[1]\n", b"7\n", b'{"do": "publish"}\n', b"\n", b"[" * 60000])
+def test_a_malformed_request_to_the_supervisor_ends_nothing(house, request_):
+    before = house.deploy(1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(deployment.read("moths").current.process.control)
+        client.sendall(request_)
+        client.shutdown(socket.SHUT_WR)
+        assert b"not a request" in client.recv(65536)
+    assert house.moths.status().pids == before.pids
+
+
 def test_the_same_version_is_not_started_twice(house):
     assert house.deploy(1).pids == house.deploy(1).pids
 
