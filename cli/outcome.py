@@ -42,7 +42,9 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     production = production_version(config.model.name)
     in_production = production is not None and production.package_id == run.steps["train_model"].outputs["model"][0].id
     version = production.number if production is not None and in_production else str(run.model_version.number)
-    served = ensure_deployed(bento, config.deploy) if bento and config.deploy.enabled and in_production else None
+    served = None
+    if bento and config.deploy.enabled and in_production:
+        served = ensure_deployed(bento, config.deploy, champion=decision.champion_version)
     cached = all(step.status == ExecutionStatus.CACHED for step in run.steps.values())
     if cached:
         _forget_copy(run)

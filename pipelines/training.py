@@ -27,4 +27,4 @@ def training_pipeline(config: Config, source_state: str, weights_state: str, dep
     decision = promote_model(dataset, validation, model, report, config.gate, config.evaluation, config.seed)
     bento = build_bento(model, decision)
     if deploy:
-        deploy_model(bento, config.deploy)
+        deploy_model(bento, decision, config.deploy)

@@ -5,46 +5,56 @@ from collections.abc import Callable
 from zenml.client import Client
 
 from imago.config import DeployConfig
-from imago.errors import ConfigError
+from imago.errors import ConfigError, DeploymentFailed
 from imago.serving import deployment
-from imago.serving.deployment import Status, read
-from imago.serving.rollout import Deployment, package_of
+from imago.serving.deployment import Status
+from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
+from stack.production import production_version, promote, version_of
 
 
-def deploy(tag: str, config: DeployConfig) -> Status:
-    """Serve a Bento by its exact tag. Raises DeploymentFailed, with the version before still serving."""
+def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> Status:
+    """Serve a Bento by its exact tag.
+
+    Raises DeploymentFailed, with the version before still serving, and standing for production again where its
+    number is given as `champion`.
+    """
     deployer = Client().active_stack.model_deployer
     if not isinstance(deployer, ImagoBentoMLDeployer):
         raise ConfigError(
             f"The active stack '{Client().active_stack_model.name}' has no model deployer of flavor 'imago_bentoml': "
             "run `python run.py stack use local`, or set deploy.enabled=false."
         )
-    deployer.deploy_model(ImagoServiceConfig.of(tag, config))
-    return Deployment(tag.partition(":")[0]).status()
+    name, _, number = tag.partition(":")
+    try:
+        deployer.deploy_model(ImagoServiceConfig.of(tag, config))
+    except DeploymentFailed:
+        production = production_version(name)
+        if champion not in {None, number} and production is not None and production.number == number:
+            before = version_of(name, str(champion))
+            promote(name, before.number, before.package(), reason=f"{tag} could not be served, so again")
+        raise
+    return Deployment(name).status()
 
 
-def ensure_deployed(tag: str, config: DeployConfig) -> Status:
-    """Serve a Bento unless it is serving already, as configured. Raises DeploymentFailed."""
+def ensure_deployed(tag: str, config: DeployConfig, *, champion: str | None = None) -> Status:
+    """Serve a Bento unless it is serving already, as configured. Raises DeploymentFailed, as `deploy` does."""
     name = tag.partition(":")[0]
     current = deployment.read(name).current
     if current is not None and (current.tag, current.config) == (tag, config):
         status = Deployment(name).status()
         if status.running:
             return status
-    return deploy(tag, config)
+    return deploy(tag, config, champion=champion)
 
 
 def rollback(name: str, say: Callable[[str], None]) -> Status:
     """Serve the version before, and let it stand for production again."""
-    from stack.production import promote, version_of
-
-    previous = read(name).previous
+    previous = deployment.read(name).previous
     if previous is None:
         return Deployment(name, on_progress=say).rollback()  # which says that there is nothing to go back to
-    spec = package_of(previous.tag).spec  # a tag has no capitals, a model's name may have
-    version = version_of(spec.name, previous.model["version"])
+    version = version_of(name, previous.model["version"])
     package = version.package()
     status = Deployment(name, on_progress=say).rollback()
-    promote(spec.name, version.number, package, reason="rolled back to")
-    return status
+    promote(name, version.number, package, reason="rolled back to")
+    return deploy(previous.tag, previous.config) if status.running else status  # it serves: ZenML gets to know

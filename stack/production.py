@@ -80,13 +80,13 @@ def promote(name: str, number: str, package: ModelPackage, *, reason: str, decis
     is no longer in production.
     """
     before = production_version(name)
-    registered = _register(name, number, package, reason)
     version = version_of(name, number)
     version.response.set_stage(ModelStages.PRODUCTION, force=True)
     try:
+        registered = _registered(name, number) or _register(name, number, package, reason)
         if registered is not None:
             Client().active_stack.model_registry.mlflow_client.set_registered_model_alias(name, ALIAS, registered)
-    except MlflowException as error:
+    except (MlflowException, RuntimeError) as error:
         if before is not None:
             before.response.set_stage(ModelStages.PRODUCTION, force=True)
         else:
@@ -102,6 +102,16 @@ def expire_decisions(*, but: UUID | None = None) -> None:
         if run.id == but:
             continue
         client.zen_store.update_run_step(run.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))
+
+
+def _registered(name: str, number: str) -> str | None:
+    """Return MLflow's version of ZenML's, where it was registered before."""
+    registry = Client().active_stack.model_registry
+    if registry is None:
+        return None
+    wanted = f"name = '{name}' and tags.zenml_version = '{number}'"
+    found = registry.mlflow_client.search_model_versions(wanted, max_results=1)
+    return str(found[0].version) if found else None
 
 
 def _register(name: str, number: str, package: ModelPackage, reason: str) -> str | None:

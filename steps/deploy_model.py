@@ -5,18 +5,21 @@ from typing import Annotated
 from zenml import step
 
 from imago.config import DeployConfig
+from imago.evaluation.gate import GateDecision
 from stack.deploy import deploy
 from steps.code import cached_by
 
 
 @step(cache_policy=cached_by("imago.serving.rollout"))
-def deploy_model(bento: str, deploy_config: DeployConfig) -> Annotated[dict[str, str], "deployment"]:
+def deploy_model(
+    bento: str, decision: GateDecision, deploy_config: DeployConfig
+) -> Annotated[dict[str, str], "deployment"]:
     """Serve the Bento through the stack's model deployer, once it has answered its golden samples.
 
     Gives the endpoint and the tag; nothing where no Bento was built. Raises DeploymentFailed, with the version
-    before still serving.
+    before still serving, and standing for production again.
     """
     if not bento:
         return {}
-    status = deploy(bento, deploy_config)
+    status = deploy(bento, deploy_config, champion=decision.champion_version)
     return {"endpoint": status.endpoint, "bento": bento}

@@ -41,10 +41,15 @@ def promote_model(
     if champion is not None and champion.package().fingerprint == model.fingerprint:
         decision = already_champion(report, champion.number)
     else:
-        version = champion.number if champion else None
-        decision = decide(report, champion_report, gate, champion_version=version)
+        number = str(challenger.version)
+        decision = decide(
+            report,
+            champion_report,
+            gate,
+            champion_version=champion.number if champion else None,
+            challenger_version=number,
+        )
         if decision.promoted:
-            number = str(challenger.version)
             promote(challenger.name, number, model, reason=decision.reason, decision=context.step_run.id)
     log_metadata({"promoted": decision.promoted, "reason": decision.reason}, infer_model=True)
     return decision

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,16 @@ class Workspace:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def run(self, *arguments: str, timeout: float = 500, environment: dict[str, str] | None = None) -> Outcome:
-        """Run `run.py` with these arguments to its end."""
+    def run(
+        self,
+        *arguments: str,
+        timeout: float = 500,
+        environment: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> Outcome:
+        """Run `run.py` with these arguments to its end; `before` is a command that takes it as its arguments."""
         done = subprocess.run(
-            [sys.executable, "run.py", *arguments],
+            [*before, sys.executable, "run.py", *arguments],
             cwd=self.code,
             env={**self.environment, **(environment or {})},
             capture_output=True,
@@ -69,6 +76,19 @@ class Workspace:
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def python(self, code: str, timeout: float = 120) -> Any:
+        """Run Python code in the workspace and return its last line of output, read as JSON."""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.code,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+            check=True,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that was started, at whatever distance, by a command of this workspace."""

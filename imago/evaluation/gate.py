@@ -25,6 +25,7 @@ class GateDecision(Finding):
     reason: str
     challenger_accuracy: float
     champion_version: str | None
+    challenger_version: str | None = None  # what stands for production from now on, where it was promoted
     comparison: Comparison | None  # None where there was no champion, or none that can be compared
 
 
@@ -34,6 +35,7 @@ def decide(
     config: GateConfig,
     *,
     champion_version: str | None = None,
+    challenger_version: str | None = None,
 ) -> GateDecision:
     """Decide whether the challenger replaces the champion, which must have been evaluated on the same test pictures.
 
@@ -59,6 +61,7 @@ def decide(
         reason=reason,
         challenger_accuracy=challenger.metrics.accuracy,
         champion_version=champion_version,
+        challenger_version=challenger_version,
         comparison=comparison,
     )
 
@@ -70,6 +73,7 @@ def already_champion(report: EvaluationReport, version: str) -> GateDecision:
         reason=f"It is version {version}, which is in production already: {_right(report)}.",
         challenger_accuracy=report.metrics.accuracy,
         champion_version=version,
+        challenger_version=version,
         comparison=None,
     )
 

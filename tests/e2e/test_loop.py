@@ -17,7 +17,21 @@ from tests.workspace import Outcome, Workspace
 
 pytestmark = pytest.mark.slow
 
-SPECIES = 8
+LENIENT = ("--set", "gate.max_accuracy_drop=1.0", "--set", "gate.significance=0.000001", "--set", "seed=1")
+
+RECORDS = """
+import json
+from zenml.client import Client
+from stack import register
+register.ensure()
+stack = Client().active_stack
+services = stack.model_deployer.find_model_server(model_name="moths-demo")
+registered = stack.model_registry.mlflow_client.search_model_versions("name = 'moths-demo'")
+print(json.dumps({
+    "services": [[service.config.model_version, service.is_running] for service in services],
+    "registered": sorted(version.tags["zenml_version"] for version in registered),
+}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +110,7 @@ def test_inference_predicts_every_file_and_the_same_as_the_endpoint(
     import pyarrow.parquet as pq
 
     done = workspace.run(
-        "--pipeline", "inference", "--config", "inference", "--json", "--data", str(pictures),
+        "--pipeline", "inference", "--config", "inference", "--json", "--data", pictures.as_uri(),
         "--set", f"model.name={trained.json['model']['name']}",
     )  # fmt: skip
     assert done.code == 0, done.stderr
@@ -172,11 +186,26 @@ def test_a_port_in_use_exits_5_and_the_version_before_still_serves(
     assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200
 
 
+def test_a_deployment_that_fails_gives_production_back(
+    trained: Outcome, workspace: Workspace, settings: tuple[str, ...], pictures: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = ("--set", f"deploy.port={held.getsockname()[1]}")
+        outcome = workspace.run("--pipeline", "training", *settings, *LENIENT, *port)
+    assert outcome.code == 5, outcome.stderr
+    assert workspace.run("deployment", "status", "--json").json["model"]["version"] == "1"
+    predicted = workspace.run(
+        "--pipeline", "inference", "--json", "--data", str(pictures),
+        "--set", f"model.name={trained.json['model']['name']}",
+    )  # fmt: skip
+    assert predicted.code == 0, predicted.stderr
+    assert predicted.json["model"]["version"] == "1"
+
+
 def test_a_rollback_serves_the_version_before_and_lets_it_stand_for_production(
     trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
 ) -> None:
-    lenient = ("--set", "gate.max_accuracy_drop=1.0", "--set", "gate.significance=0.000001", "--set", "seed=1")
-    second = workspace.run("--pipeline", "training", *settings, *lenient)
+    second = workspace.run("--pipeline", "training", *settings, *LENIENT)
     assert second.code == 0, second.stderr
     assert second.json["promoted"] is True
     version = second.json["model"]["version"]
@@ -190,6 +219,10 @@ def test_a_rollback_serves_the_version_before_and_lets_it_stand_for_production(
     again = workspace.run("--pipeline", "training", *settings)
     assert again.code == 0, again.stderr
     assert (again.json["model"]["version"], again.json["model"]["stage"]) == ("1", "production")
+    records = workspace.python(RECORDS)
+    assert records["services"] == [["1", True]]
+    assert {"1", version} <= set(records["registered"])
+    assert len(records["registered"]) == len(set(records["registered"]))
 
 
 def test_ctrl_c_in_the_middle_of_training_loses_nothing(

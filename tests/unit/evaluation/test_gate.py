@@ -28,9 +28,10 @@ def test_confidence_that_cannot_be_believed_is_not_promoted() -> None:
 
 
 def test_a_better_challenger_replaces_the_champion() -> None:
-    decision = decide(report_of(rights(47, 50)), report_of(rights(35, 50)), GATE, champion_version="3")
+    better, champion = report_of(rights(47, 50)), report_of(rights(35, 50))
+    decision = decide(better, champion, GATE, champion_version="3", challenger_version="5")
     assert decision.promoted
-    assert decision.champion_version == "3"
+    assert (decision.champion_version, decision.challenger_version) == ("3", "5")
     assert decision.comparison is not None
     assert (decision.comparison.only_challenger_right, decision.comparison.only_champion_right) == (12, 0)
     assert decision.comparison.p_value == pytest.approx(2 * 0.5**12)
