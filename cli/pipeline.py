@@ -45,10 +45,14 @@ def _run(
 ) -> dict[str, Any]:
     from imago.data.sources import source_state
 
-    if pipeline == "inference" and config.data.source is None:
-        raise ConfigError("The inference pipeline needs pictures: add `--data FOLDER`.")
+    if pipeline == "inference" and (config.data.source or "hf:").startswith("hf:"):
+        raise ConfigError("The inference pipeline needs a folder of pictures: add `--data FOLDER_OR_URI`.")
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
     weights = _check_model(config) if pipeline in {"training", "sweep"} else ""
+    if pipeline == "monitoring":
+        from imago.monitoring.alerts import sinks
+
+        sinks(config.monitoring)  # which refuses a webhook that is none, now and not at the first drift
     if dry_run:
         return {"pipeline": pipeline, "status": "dry-run", "stack": stack, "config": config.model_dump(mode="json")}
 

@@ -41,8 +41,8 @@ def predict(
     else:
         for answer in outcome["predictions"]:
             _show(answer)
-        version = f" version {outcome['model']['version']}" if outcome["model"].get("version") else ""
-        click.echo(f"by {outcome['model'].get('name')}{version}, {outcome['endpoint'] or 'run on this machine'}")
+        model = outcome["model"]
+        click.echo(f"by {model['name']} version {model['version']}, {outcome['endpoint'] or 'run on this machine'}")
     if any("error" in answer for answer in outcome["predictions"]):
         ctx.exit(1)
 
@@ -88,7 +88,8 @@ def _here(name: str | None, pictures: tuple[Path, ...], top_k: int) -> dict[str,
     from imago.data.listing import read_file
     from imago.serving.runtime import Runtime, Unreadable
 
-    runtime = Runtime(production_package(name))
+    package, version = production_package(name)
+    runtime = Runtime(package)
     answers: list[dict[str, Any]] = []
     for picture in pictures:
         data = read_file(picture)
@@ -108,7 +109,7 @@ def _here(name: str | None, pictures: tuple[Path, ...], top_k: int) -> dict[str,
                 "reason": answer.reason,
             }
         )
-    return {"endpoint": None, "model": {"name": runtime.spec.name}, "predictions": answers}
+    return {"endpoint": None, "model": {"name": runtime.spec.name, "version": version}, "predictions": answers}
 
 
 def _not_read(picture: Path) -> dict[str, Any]:

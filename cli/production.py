@@ -1,11 +1,11 @@
-"""The package of the model in production, for commands that need no endpoint."""
+"""The model in production, for commands that need no endpoint."""
 
 from imago.errors import ConfigError
 from imago.serving.package import ModelPackage
 
 
-def production_package(name: str | None = None) -> ModelPackage:
-    """Return the package of the version in production of `name`, or of the only model that has one.
+def production_package(name: str | None = None) -> tuple[ModelPackage, str]:
+    """Return the package and the number of the version in production of `name`, or of the only model that has one.
 
     Raises ConfigError where there is none, or where there are several and none is named.
     """
@@ -22,4 +22,4 @@ def production_package(name: str | None = None) -> ModelPackage:
     if len(versions) > 1:
         names = ", ".join(version.name for version in versions)
         raise ConfigError(f"Several models are in production: say which with --model ({names}).")
-    return versions[0].package()
+    return versions[0].package(), versions[0].number

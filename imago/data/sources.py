@@ -48,6 +48,20 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     )
 
 
+def fetched(source: str) -> Path:
+    """Return the file or folder that a source names, brought to this machine first where it lies elsewhere.
+
+    Raises ConfigError where there is none, and for the name of a Hugging Face data set, which is neither.
+    """
+    if source.startswith("hf:"):
+        raise ConfigError(f"{source} is a data set, not a folder of pictures: give the path or address of a folder.")
+    if source.startswith("kaggle:"):
+        return remote.fetch_kaggle(source.removeprefix("kaggle:"))
+    if remote.is_remote(source) and not source.startswith("file://"):
+        return remote.fetch(source, home() / "sources")
+    return _local(source)
+
+
 def source_state(source: str | None) -> str:
     """Return a digest that changes when the files of a source do, by their names, sizes and times.
 
@@ -75,11 +89,7 @@ def _list(config: DataConfig, seed: int) -> Listing:
         return _listing_of(drawn)
     if source.startswith("hf:"):
         return hugging_face.list_named(source.removeprefix("hf:"))
-    if source.startswith("kaggle:"):
-        return _list_path(remote.fetch_kaggle(source.removeprefix("kaggle:")), source)
-    if remote.is_remote(source) and not source.startswith("file://"):
-        return _list_path(remote.fetch(source, home() / "sources"), source)
-    return _list_path(_local(source), source)
+    return _list_path(fetched(source), source)
 
 
 def _listing_of(dataset: ImageDataset) -> Listing:

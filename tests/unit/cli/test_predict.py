@@ -1,10 +1,8 @@
 """Pictures are answered by an endpoint, or by the model in production; a bad one does not stop the others."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from click.testing import CliRunner, Result
 from cli.predict import predict
 from imago.serving.client import EndpointError
 from imago.serving.package import ModelPackage
+from tests.loopback import Handler, serving
 from tests.packages import make_package, picture_bytes
 
 
@@ -38,12 +37,12 @@ def endpoint(statuses: dict[bytes, int] | None = None) -> Iterator[tuple[str, li
     """An endpoint on loopback that speaks the contract: it calls every picture a luna."""
     asked: list[dict[str, str]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Endpoint(Handler):
         def do_GET(self) -> None:
             self.answer(200, {"model": {"name": "moths", "version": "7"}})
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.body()
             asked.append({"path": self.path, "key": self.headers.get("X-API-Key", "")})
             status = next((code for part, code in (statuses or {}).items() if part in body), 200)
             if status != 200:
@@ -55,25 +54,10 @@ def endpoint(statuses: dict[bytes, int] | None = None) -> Iterator[tuple[str, li
                               "rejected": False, "reason": None})  # fmt: skip
 
         def answer(self, status: int, body: dict[str, object]) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.reply(status, json.dumps(body).encode(), Content_Type="application/json")
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Endpoint) as address:
+        yield address, asked
 
 
 def run(*arguments: str) -> Result:
@@ -84,9 +68,9 @@ def use(monkeypatch: pytest.MonkeyPatch, package: ModelPackage) -> list[str | No
     """Put a package into production; returns the list of names that are asked for."""
     asked: list[str | None] = []
 
-    def production_package(name: str | None) -> ModelPackage:
+    def production_package(name: str | None) -> tuple[ModelPackage, str]:
         asked.append(name)
-        return package
+        return package, "4"
 
     monkeypatch.setattr("cli.production.production_package", production_package)
     return asked
@@ -100,7 +84,7 @@ def test_without_an_endpoint_the_model_in_production_answers(
     assert result.exit_code == 0, result.output
     outcome = json.loads(result.stdout)
     assert outcome["endpoint"] is None
-    assert outcome["model"] == {"name": "moths"}
+    assert outcome["model"] == {"name": "moths", "version": "4"}
     assert [answer["path"] for answer in outcome["predictions"]] == [pictures["red"], pictures["blue"]]
     assert [answer["predictions"][0]["label"] for answer in outcome["predictions"]] == ["red", "blue"]
     assert asked == [None]
@@ -142,7 +126,7 @@ def test_for_people_the_first_label_stands_beside_the_path(
     use(monkeypatch, package)
     lines = run(pictures["red"], "--model", "moths").stdout.splitlines()
     assert lines[0].startswith(f"{pictures['red']}: red ")
-    assert lines[-1] == "by moths, run on this machine"
+    assert lines[-1] == "by moths version 4, run on this machine"
 
 
 def test_an_endpoint_given_by_its_address_answers(pictures: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
