@@ -1,6 +1,7 @@
 """What a user may get wrong: one line that says what, where and what to do, the right exit code, nothing lost."""
 
 import io
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from imago.config import SyntheticConfig
 from imago.data.synthetic import synthetic_dataset, write_folder
+from tests.pictures import png_that_claims
 from tests.workspace import Outcome, Workspace
 
 pytestmark = pytest.mark.slow
@@ -17,6 +19,10 @@ MOTHS = synthetic_dataset(
     SyntheticConfig(species=3, per_class_train=8, per_class_val=3, per_class_test=3), image_size=48, seed=3
 )
 DEMO = ("--pipeline", "training", "--config", "demo")
+SMALL = (
+    *("--set", "training.epochs=1", "--set", "data.image_size=32", "--set", "deploy.enabled=false"),
+    *("--set", "evaluation.robustness=false", "--set", "evaluation.bootstrap_samples=0"),
+)
 
 
 def refused(outcome: Outcome, code: int, *said: str) -> None:
@@ -101,6 +107,31 @@ def test_unreadable_pictures_go_to_quarantine_with_their_reason(workspace: Works
     assert outcome.json["pictures"]["quarantined"] == 2
     (undecodable,) = [check for check in outcome.json["checks"] if check["id"] == "undecodable"]
     assert sorted(Path(name).name for name in undecodable["pictures"]) == ["text.jpg", "truncated.jpg"]
+
+
+def test_a_picture_of_3600_megapixels_is_set_aside_undecoded(workspace: Workspace, pictures: Path) -> None:
+    bomb = png_that_claims(60_000, 60_000)
+    (pictures / "train" / MOTHS.classes[0] / "bomb.png").write_bytes(bomb)
+    outcome = workspace.run("data", "check", "--config", "demo", "--data", str(pictures), "--json")
+    assert outcome.code == 0, outcome.stderr
+    (found,) = [check for check in outcome.json["checks"] if check["id"] == "too_many_pixels"]
+    assert [Path(name).name for name in found["pictures"]] == ["bomb.png"]
+    assert outcome.json["pictures"]["quarantined"] == 1
+
+
+def test_a_full_disk_leaves_nothing_that_is_read_as_whole(workspace: Workspace, pictures: Path) -> None:
+    assert workspace.run("stack", "use", "local").code == 0
+    stores = Path(workspace.environment["ZENML_CONFIG_PATH"]) / "local_stores"
+    (artifacts,) = [folder for folder in stores.iterdir() if folder.name != "default_zen_store"]
+    small = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    small += ['mount -t tmpfs -o size=64k none "$0" && exec "$@"', str(artifacts)]
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets no user mount a small disk in a namespace of its own")
+    command = (*DEMO, *SMALL, "--data", str(pictures))
+    refused(workspace.run(*command, before=small), 1, "No space left on device", str(artifacts))
+    again = workspace.run(*command, "--json")
+    assert again.code == 0, again.stderr
+    assert again.json["status"] == "completed"
 
 
 def test_a_manifest_that_names_missing_files_says_which(workspace: Workspace, pictures: Path) -> None:

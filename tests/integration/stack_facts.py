@@ -3,8 +3,6 @@
 import json
 import os
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +20,7 @@ from imago.config import Config, DeployConfig  # noqa: E402
 from imago.errors import DeploymentFailed  # noqa: E402
 from imago.serving.bento import build_bento  # noqa: E402
 from stack import deploy, register  # noqa: E402
+from tests.loopback import Handler, serving  # noqa: E402
 from tests.packages import make_package  # noqa: E402
 
 
@@ -81,23 +80,16 @@ def services(deployer) -> list[dict[str, object]]:
 def alert() -> dict[str, object]:
     received: list[dict[str, object]] = []
 
-    class Hook(BaseHTTPRequestHandler):
+    class Hook(Handler):
         def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
+            received.append(json.loads(self.body()))
+            self.reply(204)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    os.environ["IMAGO_ALERT_WEBHOOK"] = f"http://127.0.0.1:{server.server_port}/secret"
-    register.ensure("local")
-    alerter = Client().active_stack.alerter
-    posted = alerter.post("the world has moved")
-    server.shutdown()
-    server.server_close()
+    with serving(Hook) as address:
+        os.environ["IMAGO_ALERT_WEBHOOK"] = f"{address}/secret"
+        register.ensure("local")
+        alerter = Client().active_stack.alerter
+        posted = alerter.post("the world has moved")
     return {
         "posted": posted,
         "texts": [message["text"] for message in received],

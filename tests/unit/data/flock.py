@@ -1,7 +1,5 @@
 """Small data sets of good pictures, to which a test adds its trouble."""
 
-import struct
-import zlib
 from collections.abc import Iterable
 
 from imago.config import DataConfig
@@ -42,13 +40,3 @@ def checked(dataset: ImageDataset, config: DataConfig | None = None) -> dict[str
     config = config or DataConfig()
     table = compute_statistics(dataset, max_pixels=config.max_pixels)
     return {result.id: result for result in run_checks(table, config)}
-
-
-def png_that_claims(width: int, height: int) -> bytes:
-    """Return a PNG of a few bytes whose header claims this size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")

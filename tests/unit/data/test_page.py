@@ -8,7 +8,8 @@ from imago.config import DataConfig
 from imago.data.contact_sheet import class_rows, render_contact_sheet, thumbnail
 from imago.data.statistics import compute_statistics
 from imago.data.validation import validate
-from tests.unit.data.flock import GOOD, LABELS, bytes_of, flock, png_that_claims
+from tests.pictures import png_that_claims
+from tests.unit.data.flock import GOOD, LABELS, bytes_of, flock
 from tests.unit.data.pictures import encode, moth
 
 HOSTILE = '<script>alert("x")</script>'

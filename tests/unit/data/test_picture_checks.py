@@ -8,7 +8,8 @@ from PIL import Image, ImageFilter
 
 from imago.config import DataConfig
 from imago.data.transforms import RGB
-from tests.unit.data.flock import bytes_of, checked, flock, png_that_claims
+from tests.pictures import png_that_claims
+from tests.unit.data.flock import bytes_of, checked, flock
 from tests.unit.data.pictures import encode, moth
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from imago.data.features import picture_features
 from imago.data.statistics import COLUMNS, PictureTable, compute_statistics
 from imago.data.transforms import decode
-from tests.unit.data.flock import GOOD, bytes_of, flock, png_that_claims
+from tests.pictures import png_that_claims
+from tests.unit.data.flock import GOOD, bytes_of, flock
 from tests.unit.data.pictures import encode, moth
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imago.data.transforms import Preprocessing, UnreadablePicture, decode, preprocess, resize_to_square
+from tests.pictures import png_that_claims
 
 
 def _encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
@@ -22,13 +21,6 @@ def _encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
 
 def _noise(side: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
-
-
-def _claiming(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b"\0" * 100), b"IEND"]
-    packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "I;16", "CMYK"])
@@ -60,7 +52,7 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
 
 def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
     with pytest.raises(UnreadablePicture) as refused:
-        decode(_claiming(60_000, 60_000))
+        decode(png_that_claims(60_000, 60_000))
     assert refused.value.code == "too_many_pixels"
 
 

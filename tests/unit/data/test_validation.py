@@ -9,7 +9,8 @@ from imago.data.dataset import ImageDataset
 from imago.data.statistics import compute_statistics
 from imago.data.validation import ValidationResult, validate
 from imago.errors import DataRefused, ImagoError
-from tests.unit.data.flock import GOOD, bytes_of, flock, png_that_claims
+from tests.pictures import png_that_claims
+from tests.unit.data.flock import GOOD, bytes_of, flock
 from tests.unit.data.pictures import encode, moth
 
 CONFIG = DataConfig()

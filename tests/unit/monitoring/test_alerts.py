@@ -3,10 +3,8 @@
 import json
 import logging
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,6 +12,7 @@ from imago.config import MonitoringConfig
 from imago.errors import ConfigError
 from imago.monitoring.alerts import Alert, AlertError, LogSink, WebhookSink, alert, send, sinks
 from imago.monitoring.drift import DriftReport, DriftTest, Verdict, Window
+from tests.loopback import Handler, serving
 
 ALERT = Alert("moths drifted", "3 of 9 tests found drift.", {"verdict": "drifted", "count": 200})
 
@@ -23,27 +22,14 @@ def webhook(*statuses: int, location: str | None = None) -> Iterator[tuple[str, 
     """A server on loopback that answers with these statuses, the last one from then on, and keeps what it was sent."""
     received: list[dict] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Hook(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            received.append(json.loads(body))
-            self.send_response(statuses[min(len(received), len(statuses)) - 1])
-            if location:
-                self.send_header("Location", location)
-            self.end_headers()
+            received.append(json.loads(self.body()))
+            headers = {"Location": location} if location else {}
+            self.reply(statuses[min(len(received), len(statuses)) - 1], **headers)
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hooks/s3cret", received
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Hook) as address:
+        yield f"{address}/hooks/s3cret", received
 
 
 def test_the_webhook_is_sent_the_alert_as_json() -> None:

@@ -1,12 +1,12 @@
 """Pictures as the world sends them: good ones of every kind, and broken ones with the code that each deserves."""
 
 import io
-import struct
-import zlib
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+
+from tests.pictures import png_that_claims
 
 
 def file(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -18,16 +18,6 @@ def file(image: Image.Image, kind: str, **options: object) -> bytes:
 def photograph(side: int = 64) -> Image.Image:
     rng = np.random.default_rng(7)
     return Image.fromarray(rng.integers(0, 256, (side, side + 8, 3), dtype=np.uint8))
-
-
-def png_header(width: int, height: int) -> bytes:
-    """Return a PNG of a few bytes that claims a size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
 def _animated() -> bytes:
@@ -85,7 +75,7 @@ BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "jpeg of three bytes": (lambda: b"\xff\xd8\xff", 422, "undecodable"),
     "png of a signature": (lambda: b"\x89PNG\r\n\x1a\n", 422, "undecodable"),
     "webp of a signature": (lambda: b"RIFF\x10\0\0\0WEBPVP8 ", 422, "undecodable"),
-    "bomb of 60,000 × 60,000": (lambda: png_header(60_000, 60_000), 413, "too_many_pixels"),
-    "bomb of 2^31 × 1": (lambda: png_header(2**31 - 1, 1), 413, "too_many_pixels"),
-    "picture without pixels": (lambda: png_header(0, 5), 422, "undecodable"),
+    "bomb of 60,000 × 60,000": (lambda: png_that_claims(60_000, 60_000), 413, "too_many_pixels"),
+    "bomb of 2^31 × 1": (lambda: png_that_claims(2**31 - 1, 1), 413, "too_many_pixels"),
+    "picture without pixels": (lambda: png_that_claims(0, 5), 422, "undecodable"),
 }
