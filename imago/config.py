@@ -1,18 +1,23 @@
 """What a person may configure: frozen models, one a section, that refuse what they do not know."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from imago.errors import ConfigError, did_you_mean
 
 EXPECTATIONS = "expectations"  # lies beside the configurations, and is none
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
-Severity = Literal["refuse", "quarantine", "warn", "off"]
+
+def _yaml_off(value: Any) -> Any:
+    return "off" if value is False else value  # which is what YAML 1.1 makes of a bare off
+
+
+Severity = Annotated[Literal["refuse", "quarantine", "warn", "off"], BeforeValidator(_yaml_off)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -114,7 +119,6 @@ class MonitoringConfig(Section):
     min_predictions: int = Field(default=50, ge=1)  # with fewer there is no verdict
     significance: Annotated[float, Field(ge=0.001, lt=1.0)] = 0.01  # of a false alarm, over all tests together
     min_effect: Fraction = 0.1  # what is smaller is not drift, however sure it is
-    webhook: str | None = None  # where an alert is posted; None: the log only
 
 
 class SweepConfig(Section):
@@ -154,6 +158,7 @@ def load_config(name_or_path: str, overrides: Iterable[str] = ()) -> Config:
         raw = {}
     if not isinstance(raw, dict):
         raise ConfigError(f"Configuration {path} is not a mapping of sections: start it with, say, `seed: 0`.")
+    raw = {key: value for key, value in raw.items() if value is not None}  # a section with nothing in it
     for override in overrides:
         _apply(raw, override)
     return build_config(raw, where=str(path))
@@ -215,15 +220,3 @@ def _explain(error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         return f"Unknown key '{key}' in {where}.{did_you_mean(key, known_keys())}"
     return f"{key}: {first['msg']} (it is {first['input']!r}), in {where}."
-
-
-def dotted(config: BaseModel, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the configuration as a flat mapping of dotted keys, for logging."""
-    flat: dict[str, Any] = {}
-    for name, value in config:
-        path = (*keys, name)
-        if isinstance(value, BaseModel):
-            flat.update(dotted(value, path))
-        else:
-            flat[".".join(path)] = value
-    return flat

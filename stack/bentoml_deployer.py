@@ -51,7 +51,7 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
     @classmethod
     def of(cls, tag: str, config: DeployConfig) -> "ImagoServiceConfig":
         """Return the configuration of a service for a Bento by its exact tag."""
-        name, _, version = tag.partition(":")
+        name, version = deployment.model_of(tag).values()
         return cls(
             model_name=name,
             model_version=version,
@@ -106,10 +106,8 @@ class ImagoService(BentoMLLocalDeploymentService):
         """Send a picture's bytes to an endpoint such as `predict` and return the answer."""
         import httpx
 
-        response = httpx.post(
-            f"{deployment.endpoint(self.config.deploy)}/{api_endpoint}", files={"image": data}, timeout=60
-        )
-        return response.json()
+        address = f"{deployment.endpoint(self.config.deploy)}/{api_endpoint}"
+        return httpx.post(address, files={"image": data}, timeout=60, trust_env=False).json()
 
     def _is_current(self) -> bool:
         current = deployment.read(self.config.model_name).current

@@ -10,7 +10,7 @@ from imago.serving import deployment
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
-from stack.production import production_version, promote, version_of
+from stack.production import give_back, production_version, promote, version_of
 
 
 def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> Status:
@@ -25,27 +25,24 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
             f"The active stack '{Client().active_stack_model.name}' has no model deployer of flavor 'imago_bentoml': "
             "run `python run.py stack use local`, or set deploy.enabled=false."
         )
-    name, _, number = tag.partition(":")
+    name, number = deployment.model_of(tag).values()
+    production = production_version(name)
+    if production is not None and production.number != number:
+        raise DeploymentFailed(
+            f"{tag} was not deployed: version {production.number} has taken its place in production meanwhile."
+        )
     try:
         deployer.deploy_model(ImagoServiceConfig.of(tag, config))
     except DeploymentFailed:
-        production = production_version(name)
-        if champion not in {None, number} and production is not None and production.number == number:
-            before = version_of(name, str(champion))
-            promote(name, before.number, before.package(), reason=f"{tag} could not be served, so again")
+        give_back(name, number, champion)
         raise
     return Deployment(name).status()
 
 
 def ensure_deployed(tag: str, config: DeployConfig, *, champion: str | None = None) -> Status:
     """Serve a Bento unless it is serving already, as configured. Raises DeploymentFailed, as `deploy` does."""
-    name = tag.partition(":")[0]
-    current = deployment.read(name).current
-    if current is not None and (current.tag, current.config) == (tag, config):
-        status = Deployment(name).status()
-        if status.running:
-            return status
-    return deploy(tag, config, champion=champion)
+    served = Deployment(deployment.model_of(tag)["name"])
+    return served.status() if served.serves(tag, config) else deploy(tag, config, champion=champion)
 
 
 def rollback(name: str, say: Callable[[str], None]) -> Status:

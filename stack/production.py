@@ -41,9 +41,6 @@ class Version:
     def report(self) -> EvaluationReport:
         return self._artifact("evaluation").load()
 
-    def bento(self) -> str:
-        return self._artifact("bento").load()
-
     def _artifact(self, name: str):
         artifact = self.response.get_artifact(name)
         if artifact is None:
@@ -92,13 +89,21 @@ def promote(name: str, number: str, package: ModelPackage, *, reason: str, decis
         else:
             version.response.set_stage(ModelStages.STAGING, force=True)
         raise ImagoError(f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}") from error
-    expire_decisions(but=decision)
+    expire_decisions(name, but=decision)
 
 
-def expire_decisions(*, but: UUID | None = None) -> None:
-    """Let no cached decision of the gate be used again, but for one."""
+def give_back(name: str, number: str, champion: str | None) -> None:
+    """Let the champion stand for production again where the version that took its place cannot be served."""
+    production = production_version(name)
+    if champion not in {None, number} and production is not None and production.number == number:
+        before = version_of(name, str(champion))
+        promote(name, before.number, before.package(), reason=f"version {number} could not be served, so again")
+
+
+def expire_decisions(name: str, *, but: UUID | None = None) -> None:
+    """Let no cached decision on a model be used again, but for one."""
     client = Client()
-    for run in client.list_run_steps(name="promote_model", cache_expired=False, size=500).items:
+    for run in client.list_run_steps(name="promote_model", model=name, cache_expired=False, size=500).items:
         if run.id == but:
             continue
         client.zen_store.update_run_step(run.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))

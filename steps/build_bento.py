@@ -4,17 +4,29 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
+from imago.errors import ImagoError
 from imago.evaluation.gate import GateDecision
 from imago.serving import bento
 from imago.serving.package import ModelPackage
+from stack.production import give_back
 from steps.code import cached_by
 
+PAGE = tuple(source for source in bento.endpoint_sources() if not source.endswith(".py"))
 
-@step(cache_policy=cached_by("imago.serving.bento", "imago.serving.service"))
+
+@step(cache_policy=cached_by("imago.serving.bento", "imago.serving.service", reads=PAGE))
 def build_bento(model: ModelPackage, decision: GateDecision) -> Annotated[str, "bento"]:
-    """Build a Bento of the promoted version and give its exact tag; an empty tag where nothing was promoted."""
+    """Build a Bento of the promoted version and give its exact tag; an empty tag where nothing was promoted.
+
+    Where it cannot be built, the champion stands for production again.
+    """
     if not decision.promoted or decision.challenger_version is None:
         return ""
-    tag = bento.build_bento(model, name=model.spec.name, version=decision.challenger_version)
+    name, version = model.spec.name, decision.challenger_version
+    try:
+        tag = bento.build_bento(model, name=name, version=version)
+    except ImagoError:
+        give_back(name, version, decision.champion_version)
+        raise
     log_metadata({"tag": tag})
     return tag

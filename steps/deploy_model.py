@@ -10,7 +10,7 @@ from stack.deploy import deploy
 from steps.code import cached_by
 
 
-@step(cache_policy=cached_by("imago.serving.rollout"))
+@step(cache_policy=cached_by("imago.serving.rollout", "imago.serving.supervisor", "imago.serving.worker"))
 def deploy_model(
     bento: str, decision: GateDecision, deploy_config: DeployConfig
 ) -> Annotated[dict[str, str], "deployment"]:

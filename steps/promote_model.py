@@ -14,7 +14,7 @@ from stack.production import production_version, promote
 from steps.code import cached_by
 
 
-@step(cache_policy=cached_by("imago.evaluation.gate"))
+@step(cache_policy=cached_by("imago.evaluation.gate", "imago.evaluation.evaluate"))
 def promote_model(
     dataset: ImageDataset,
     validation: ValidationResult,

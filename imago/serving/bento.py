@@ -19,32 +19,31 @@ SERVICE = f"{MODULE}:Endpoint"
 PAGE = "imago/serving/page"
 REQUIREMENTS = ("numpy", "onnxruntime", "pillow", "pydantic", "python-multipart", "prometheus-client")
 
-_FINGERPRINT, _CODE = "imago.fingerprint", "imago.code"
+_FINGERPRINT = "imago.fingerprint"
 _TAG_PART = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 def build_bento(package: ModelPackage, *, name: str, version: str) -> str:
-    """Put a package into BentoML's stores (under `BENTOML_HOME`) and return the Bento's exact tag, `name:version`.
+    """Put a package into BentoML's stores (under `BENTOML_HOME`) and return the exact tag, `name:version-code`.
 
-    Building the same package again gives the same Bento; it is built anew only where the endpoint's code has changed.
-    Raises ConfigError for a name or version that a tag cannot hold, and ImagoError where the tag stands for another
-    package already.
+    The tag's end is a digest of the endpoint's code, so that a Bento, which may be serving, is never replaced: the
+    same package and code give the same one, other code another. Raises ConfigError for a name or version that a tag
+    cannot hold, and ImagoError where the tag stands for another package already.
     """
     telemetry.switch_off()
     import bentoml
     from bentoml.exceptions import BentoMLException
 
-    tag = exact_tag(name, version)
-    labels = {_FINGERPRINT: package.fingerprint, _CODE: code_digest()}
+    model = exact_tag(name, version)
+    tag = exact_tag(name, f"{version}-{code_digest()[:8]}")
+    labels = {_FINGERPRINT: package.fingerprint}
     try:
-        _save_model(package, tag, labels)
+        _save_model(package, model, labels)
         existing = _existing(bentoml.bentos, tag)
-        if existing is not None:
+        if existing is None:
+            _build(package, tag, model, labels)
+        else:
             _require_same(existing.info.labels, labels, f"Bento {tag}")
-            if existing.info.labels.get(_CODE) == labels[_CODE]:
-                return tag
-            bentoml.bentos.delete(tag)
-        _build(package, tag, labels)
     except (BentoMLException, OSError) as error:
         raise ImagoError(f"The Bento {tag} cannot be built: {error}") from error
     return tag
@@ -84,12 +83,11 @@ def _save_model(package: ModelPackage, tag: str, labels: dict[str, str]) -> None
         _require_same(existing.info.labels, labels, f"model {tag} in BentoML's store")
         return
     context = ModelContext(framework_name="onnxruntime", framework_versions={"onnxruntime": installed("onnxruntime")})
-    own = {_FINGERPRINT: labels[_FINGERPRINT]}
-    with bentoml.models.create(tag, module="imago.serving", labels=own, context=context, signatures={}) as model:
+    with bentoml.models.create(tag, module="imago.serving", labels=labels, context=context, signatures={}) as model:
         shutil.copytree(package.path, model.path, dirs_exist_ok=True)
 
 
-def _build(package: ModelPackage, tag: str, labels: dict[str, str]) -> None:
+def _build(package: ModelPackage, tag: str, model: str, labels: dict[str, str]) -> None:
     import bentoml
 
     name, _, version = tag.partition(":")
@@ -109,7 +107,7 @@ def _build(package: ModelPackage, tag: str, labels: dict[str, str]) -> None:
                 labels=labels,
                 description=package.card,
                 include=["imago/"],
-                models=[tag],
+                models=[model],
                 python={"packages": [f"{one}=={installed(one)}" for one in REQUIREMENTS], "lock_packages": False},
                 build_ctx=context,
             )

@@ -10,6 +10,7 @@ from imago.errors import ImagoError
 
 _PATIENCE = (429, 503)
 _LONGEST_WAIT = 10.0  # seconds
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class EndpointError(ImagoError):
@@ -37,7 +38,10 @@ class Client:
         headers = {"X-API-Key": key} if key else {}
         self.endpoint = endpoint.rstrip("/")
         self.retries = retries
-        self._http = httpx.Client(base_url=self.endpoint, headers=headers, timeout=timeout, transport=transport)
+        direct = httpx.URL(self.endpoint).host in LOOPBACK  # no proxy has a way there, or any business with the key
+        self._http = httpx.Client(
+            base_url=self.endpoint, headers=headers, timeout=timeout, transport=transport, trust_env=not direct
+        )
 
     def __enter__(self) -> Self:
         return self

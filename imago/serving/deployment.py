@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,13 @@ class Process(Record):
     port: int = 0  # its private door
 
 
+class Guard(Record):
+    """What was in the environment when a version was deployed, and has to be there again when it is started."""
+
+    key: str | None = None  # scrypt's digest of the API key, behind its salt; None: nobody was asked for one
+    limits: dict[str, str] = {}
+
+
 class Version(Record):
     """A version that is served, or was."""
 
@@ -42,11 +50,11 @@ class Version(Record):
     config: DeployConfig
     since: str  # ISO 8601, UTC
     process: Process | None = None
+    guard: Guard = Guard()
 
     @property
     def model(self) -> dict[str, str]:
-        name, _, version = self.tag.partition(":")
-        return {"name": name, "version": version}
+        return model_of(self.tag)
 
     @property
     def endpoint(self) -> str:
@@ -87,6 +95,12 @@ class Status(Record):
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+def model_of(tag: str) -> dict[str, str]:
+    """Return the name and the version of the model in a Bento, by its tag `name:version-code`."""
+    name, _, version = tag.partition(":")
+    return {"name": name, "version": version.rpartition("-")[0] or version}
 
 
 def endpoint(config: DeployConfig) -> str:
@@ -148,14 +162,20 @@ def write(name: str, state: State) -> None:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the deployment's lock. Raises DeploymentFailed at once where another process holds it."""
+def locked(name: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the deployment's lock. Raises DeploymentFailed where another process holds it for longer than the wait."""
     path = folder() / f"{checked(name)}.lock"
+    deadline = time.monotonic() + wait_seconds
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DeploymentFailed(
-                f"Another command is changing deployment '{name}' right now: wait for it to end, then try again."
-            ) from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise DeploymentFailed(
+                        f"Another command is changing deployment '{name}' right now: wait for it to end, then try "
+                        "again."
+                    ) from error
+                time.sleep(0.1)
         yield

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from imago import home, telemetry
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
-from imago.serving import deployment, processes
+from imago.serving import deployment, guard, processes
 from imago.serving.deployment import Event, Process, State, Status, Version
 from imago.serving.package import ModelPackage
 from imago.serving.settings import PROBE_HEADER
@@ -64,13 +65,18 @@ class Deployment:
 
     def deploy(self, tag: str, config: DeployConfig) -> Status:
         """Serve a version on the public port. Raises DeploymentFailed, with what served before still serving."""
-        with deployment.locked(self.name):
+        with deployment.locked(self.name, wait_seconds=config.timeout_seconds):
             state = self._tidy()
-            current = state.current
-            if current and current.tag == tag and current.config == config and self.status().running:
-                self.say(f"{tag} is already serving on {current.endpoint}")
+            if self.serves(tag, config):
+                self.say(f"{tag} is already serving on {deployment.endpoint(config)}")
                 return self.status()
             return self._replace(state, tag, config, "deployed")
+
+    def serves(self, tag: str, config: DeployConfig) -> bool:
+        """Say whether this very Bento is serving, configured and guarded as it would be now."""
+        current = deployment.read(self.name).current
+        same = current is not None and (current.tag, current.config) == (tag, config)
+        return bool(same and current and not guard.changed(current.guard, os.environ) and self.status().running)
 
     def start(self) -> Status:
         """Serve again what was served last, after a stop or a reboot."""
@@ -107,6 +113,12 @@ class Deployment:
             if state.previous is None:
                 raise ConfigError(f"Deployment '{self.name}' has no version before this one to go back to.")
             return self._replace(state, state.previous.tag, state.previous.config, "rolled back")
+
+    def require_port(self, config: DeployConfig) -> None:
+        """Raise DeploymentFailed where a stranger holds the port, before the work for a deployment is done."""
+        ours = [deployment.read(name).current for name in deployment.names()]
+        if not any(version and version.process and version.config.port == config.port for version in ours):
+            _require_free(config)
 
     def status(self) -> Status:
         """Return what serves right now. Its endpoint is asked, for at most two seconds."""
@@ -158,16 +170,17 @@ class Deployment:
         old = state.current if state.current and state.current.process and _serves(state.current) else None
         golden = self.package(tag)
         neighbour = self._neighbour(config)
-        lender = self._check_port(state, config, old, neighbour)
+        door = self._check_port(state, config, old, neighbour)
+        guarded, own = guard.renewed(state.current, os.environ)
         self.say(f"starting {tag}; {old.tag if old else 'nothing'} serves meanwhile")
-        environment = _environment(tag, config)
+        environment = _environment(tag, config) | own
         process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
         try:
             deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
             process = self._wait_until_ready(process, tag, deadline)
             self._check_golden(process, tag, golden, deadline)
-            processes.ask(process, "publish", host=config.host, port=config.port, lender=lender)
-            new = Version(tag=tag, config=config, since=deployment.now(), process=process)
+            processes.ask(process, "publish", host=config.host, port=config.port, **door)
+            new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
             ended = (old.process,) if old and old.process else ()
             committed = state.model_copy(
                 update={"current": new, "leftover": ended, "previous": _previous(state, tag)}
@@ -197,30 +210,23 @@ class Deployment:
                 return name
         return None
 
-    def _check_port(self, state: State, config: DeployConfig, old: Version | None, neighbour: str | None) -> str | None:
-        """Return the control socket of the version that will hand its port over, or None where there is none to hand.
+    def _check_port(
+        self, state: State, config: DeployConfig, old: Version | None, neighbour: str | None
+    ) -> dict[str, Any]:
+        """Return whose port is taken over: the control socket of who lends it, or of who listens beside it.
 
-        Raises DeploymentFailed where a stranger holds the port.
+        Raises DeploymentFailed where a stranger holds the port, or our own version without an answer.
         """
-        if old and old.process and (old.config.host, old.config.port) == (config.host, config.port):
-            return old.process.control
-        if state.current and state.current.process and not old:
-            processes.end(state.current.process)
-        beside = deployment.read(neighbour).current if neighbour else None
-        if beside and beside.process and beside.config.host == config.host:
-            return beside.process.control
-        if beside or (old and old.config.port == config.port):
-            return None  # on another address, which is listened on beside theirs until they end
-        try:
-            free = processes.free(config.host, config.port)
-        except OSError as error:
-            raise DeploymentFailed(f"{config.host}:{config.port} cannot be listened on: {error.strerror}.") from error
-        if not free:
+        if state.current and state.current.process and not old and processes.alive(state.current.process):
             raise DeploymentFailed(
-                f"Port {config.port} is used by {processes.holder(config.port)}: "
-                "stop it, or choose another deploy.port."
+                f"{state.current.tag} is running, but does not answer its supervisor: try again, "
+                "or end it with `python run.py deployment stop`."
             )
-        return None
+        for holder in (old, deployment.read(neighbour).current if neighbour else None):
+            if holder and holder.process and holder.config.port == config.port:
+                return {"lender" if holder.config.host == config.host else "beside": holder.process.control}
+        _require_free(config)
+        return {}
 
     def _wait_until_ready(self, process: Process, tag: str, deadline: float) -> Process:
         begun = told = time.monotonic()
@@ -260,8 +266,9 @@ class Deployment:
                     label = body["predictions"][0]["label"]
                 except (ValueError, LookupError, TypeError) as error:
                     raise ImagoError(f"golden sample {sample.file} was answered with something else") from error
-                if said.lower() != tag:  # a tag has no capitals
-                    raise ImagoError(f"it says it is {said}, not {tag}")
+                expected = ":".join(deployment.model_of(tag).values())
+                if said.lower() != expected:  # a tag has no capitals
+                    raise ImagoError(f"it says it is {said}, not {expected}")
                 if label != sample.label:
                     raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
         self.say(f"{tag} answered its {len(package.golden)} golden samples")
@@ -272,6 +279,17 @@ class Deployment:
         processes.end(process, grace=1)
         detail = " ".join(f"{error or type(error).__name__}".split())
         deployment.write(self.name, state.with_event("failed", tag, detail))
+
+
+def _require_free(config: DeployConfig) -> None:
+    try:
+        free = processes.free(config.host, config.port)
+    except OSError as error:
+        raise DeploymentFailed(f"{config.host}:{config.port} cannot be listened on: {error.strerror}.") from error
+    if not free:
+        raise DeploymentFailed(
+            f"Port {config.port} is used by {processes.holder(config.port)}: stop it, or choose another deploy.port."
+        )
 
 
 def _previous(state: State, tag: str) -> Version | None:
@@ -305,7 +323,7 @@ def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
         **os.environ,
         "IMAGO_HOME": str(home.home()),
         "IMAGO_PREDICTIONS": str(home.home() / "predictions.sqlite"),
-        "IMAGO_MODEL_VERSION": tag.partition(":")[2],
+        "IMAGO_MODEL_VERSION": deployment.model_of(tag)["version"],
         "IMAGO_TOP_K": str(config.top_k),
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),

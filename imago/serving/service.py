@@ -82,11 +82,11 @@ class Endpoint:
 
 
 def pinned_package() -> tuple[ModelPackage, str]:
-    """Return the package that this service's Bento pins, and the Bento's version. Raises ImagoError outside a Bento."""
+    """Return the package that this service's Bento pins, and its version. Raises ImagoError outside a Bento."""
     bento = getattr(Endpoint, "bento", None)
     if bento is None:
         raise ImagoError("The service runs only out of a Bento; build one with imago.serving.bento.build_bento.")
     tags = [model.tag for model in bento.info.all_models]
     if len(tags) != 1:
         raise ImagoError(f"The Bento {bento.tag} pins {len(tags)} models; it must pin exactly one.")
-    return ModelPackage(Path(bentoml.models.get(tags[0]).path)), str(bento.tag.version)
+    return ModelPackage(Path(bentoml.models.get(tags[0]).path)), str(tags[0].version)

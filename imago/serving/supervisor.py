@@ -109,7 +109,7 @@ class Supervisor:
     def _answer(self) -> None:
         client, _ = self.door.accept()
         with client, contextlib.suppress(OSError):  # a caller that went away
-            client.settimeout(5)
+            client.settimeout(1)
             with client.makefile("rb") as lines:
                 line = lines.readline(65536)
             request: dict[str, Any] = {}
@@ -126,7 +126,9 @@ class Supervisor:
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "publish":
-                return self._publish(request["host"], int(request["port"]), request.get("lender"))
+                return self._publish(
+                    request["host"], int(request["port"]), request.get("lender"), request.get("beside")
+                )
             case "lend":
                 return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
             case "retire":
@@ -139,8 +141,8 @@ class Supervisor:
             "published": self.public is not None,
         }
 
-    def _publish(self, host: str, port: int, lender: str | None) -> dict[str, Any]:
-        self.public = borrow(lender) if lender else listen(host, port)
+    def _publish(self, host: str, port: int, lender: str | None, beside: str | None) -> dict[str, Any]:
+        self.public = borrow(lender) if lender else listen_beside(beside, host, port) if beside else listen(host, port)
         for worker in self.workers:
             self._hand(worker)
         deadline = time.monotonic() + PUBLISH_SECONDS
@@ -174,21 +176,33 @@ class Supervisor:
                 worker.process.wait()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the public port; a port in use raises OSError.
-
-    The port may be shared, so that a version can listen on 0.0.0.0 while the one before still does on 127.0.0.1.
-    """
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a socket that listens on the public port; a port in use raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     public = socket.socket(family, kind, protocol)
     try:
         public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         public.bind(address)
         public.listen(1024)
     except OSError:
         public.close()
         raise
+    return public
+
+
+def listen_beside(control: str, host: str, port: int) -> socket.socket:
+    """Listen on another address of the port of another supervisor, such as 0.0.0.0 beside its 127.0.0.1.
+
+    Both sockets share the port for this moment only: whoever comes later finds it in use.
+    """
+    with borrow(control) as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            public = listen(host, port, shared=True)
+        finally:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+    public.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
     return public
 
 

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from imago.monitoring.prediction_store import PredictionStore
+from imago.serving.bento import code_digest
 from imago.serving.client import Client
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Prediction, Runtime
@@ -30,6 +31,7 @@ from tests.workspace import free_port
 
 pytestmark = pytest.mark.slow
 
+TAG = f"moths:3-{code_digest()[:8]}"
 BUILD = """
 import sys
 from pathlib import Path
@@ -88,9 +90,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home, store = folder / "bentoml", PredictionStore(folder / "predictions.sqlite")
     package = make_package(folder / "package")
     built = build(home, package, "moths", "3")
-    assert built.stdout.strip() == "moths:3", built.stderr
+    assert built.stdout.strip() == TAG, built.stderr
     environment = {"IMAGO_PREDICTIONS": str(store.path), "IMAGO_WORKERS": "2", "IMAGO_TOP_K": "2"}
-    with serve(home, "moths:3", folder, **environment) as (url, pid, log):
+    with serve(home, TAG, folder, **environment) as (url, pid, log):
         yield Served(url, package, store, pid, log)
 
 
@@ -241,7 +243,7 @@ def test_probes_and_pages_are_there(served: Served) -> None:
 def test_a_built_version_is_never_replaced_by_another_model(served: Served) -> None:
     folder = served.package.path.parent
     same = build(folder / "bentoml", served.package, "moths", "3")
-    assert (same.returncode, same.stdout.strip()) == (0, "moths:3")
+    assert (same.returncode, same.stdout.strip()) == (0, TAG)
     other = build(folder / "bentoml", make_package(folder / "other", confused=True), "moths", "3")
     assert other.returncode != 0
     assert "a version is never replaced; take a new one" in other.stderr
@@ -250,7 +252,7 @@ def test_a_built_version_is_never_replaced_by_another_model(served: Served) -> N
 def test_a_key_and_limits_come_from_the_environment(served: Served, tmp_path: Path) -> None:
     home = served.package.path.parent / "bentoml"
     environment = {"IMAGO_API_KEY": "open sesame", "IMAGO_MAX_PIXELS": "4000", "IMAGO_MODEL_VERSION": "2026-03"}
-    with serve(home, "moths:3", tmp_path, **environment) as (url, _, _):
+    with serve(home, TAG, tmp_path, **environment) as (url, _, _):
         assert httpx.post(f"{url}/predict", files={"image": picture_bytes("red")}).status_code == 401
         with Client(url, key="open sesame") as client:
             assert client.predict(picture_bytes("red"))["model"]["version"] == "2026-03"

@@ -301,9 +301,74 @@ def test_what_an_interrupted_deployment_left_behind_is_ended_by_the_next(house):
     assert deployment.read("moths").leftover == ()
 
 
-def test_two_deployments_at_once_one_is_refused(house):
+def test_a_deployment_waits_for_another_as_long_as_it_may_take(house):
     with deployment.locked("moths"), pytest.raises(DeploymentFailed, match="right now"):
-        house.deploy(1)
+        house.deploy(1, timeout_seconds=0.3)
+    with deployment.locked("moths"):
+        waiting = threading.Thread(target=house.deploy, args=(1,))
+        waiting.start()
+        assert deployment.read("moths").current is None
+    waiting.join()
+    assert house.version() == "1"
+
+
+def test_of_two_models_deployed_to_one_port_at_once_one_is_refused(house):
+    outcomes: list[str] = []
+
+    def deploy(name: str) -> None:
+        try:
+            house.named(name).deploy(f"{name}:1", house.config)
+            outcomes.append("serves")
+        except DeploymentFailed as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=deploy, args=(name,)) for name in ("moths", "butterflies")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    running = [name for name in ("moths", "butterflies") if house.named(name).status().running]
+    assert "serves" in outcomes
+    assert len(running) == 1, outcomes
+
+
+def test_a_version_that_does_not_answer_its_supervisor_is_not_ended_for_the_next(house):
+    before = house.deploy(1)
+    psutil.Process(before.pids[0]).suspend()
+    try:
+        with pytest.raises(DeploymentFailed, match="does not answer its supervisor"):
+            house.deploy(2)
+        assert house.version() == "1"
+    finally:
+        psutil.Process(before.pids[0]).resume()
+
+
+def test_an_endpoint_that_asks_for_a_key_is_not_started_without_one(house, monkeypatch):
+    monkeypatch.setenv("IMAGO_API_KEY", "open sesame")
+    monkeypatch.setenv("IMAGO_RATE_LIMIT", "7")
+    pids = house.deploy(1).pids
+    assert house.deploy(1).pids == pids
+    assert b"sesame" not in (deployment.folder() / "moths.json").read_bytes()
+    monkeypatch.delenv("IMAGO_API_KEY")
+    monkeypatch.delenv("IMAGO_RATE_LIMIT")
+    assert house.deploy(1).pids == pids
+    with pytest.raises(DeploymentFailed, match="set IMAGO_API_KEY to it or to a new one"):
+        house.deploy(2)
+    house.moths.stop()
+    with pytest.raises(DeploymentFailed, match="set IMAGO_API_KEY"):
+        house.moths.start()
+    monkeypatch.setenv("IMAGO_API_KEY", "")
+    opened = house.moths.start()
+    environment = psutil.Process(opened.pids[1]).environ()
+    assert (environment["IMAGO_API_KEY"], environment["IMAGO_RATE_LIMIT"]) == ("", "7")
+
+
+def test_another_key_is_a_change_that_is_deployed(house, monkeypatch):
+    pids = house.deploy(1).pids
+    monkeypatch.setenv("IMAGO_API_KEY", "open sesame")
+    keyed = house.deploy(1).pids
+    monkeypatch.setenv("IMAGO_API_KEY", "open barley")
+    assert len({pids, keyed, house.deploy(1).pids}) == 3
 
 
 def test_nothing_deployed_is_a_status_not_an_error(house):
