@@ -1,8 +1,10 @@
 """The command line. Nothing heavy is imported before a command runs, so that `--help` answers at once."""
 
+import errno
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
@@ -16,6 +18,12 @@ _COMMANDS = {
     "deployment": "cli.deployment:deployment",
     "stack": "cli.stack:stack",
     "doctor": "cli.doctor:doctor",
+}
+_REMEDIES = {
+    errno.ENOSPC: " (make room there, then run it again: nothing half-written is read)",
+    errno.EDQUOT: " (make room within your quota, then run it again: nothing half-written is read)",
+    errno.EACCES: " (give yourself the right to it, or name another place)",
+    errno.EROFS: " (that disk is read-only: name another place)",
 }
 PIPELINES = ("training", "inference", "monitoring", "sweep")
 
@@ -81,35 +89,36 @@ def front(ctx: click.Context, pipeline: str | None, as_json: bool, debug: bool, 
 
 def main() -> None:
     """Run the command line; turn every error into one line on stderr and its exit code."""
-    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
         _environment(debug)
-        code = front.main(prog_name="run.py", standalone_mode=False)
+        code = front.main(["--debug"] * debug + arguments, prog_name="run.py", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (ImagoError, click.ClickException) as error:
-        if debug:
-            raise
         usage = isinstance(error, click.ClickException)
-        _fail(error.format_message() if usage else str(error), 2 if usage else error.exit_code)
+        _fail(error.format_message() if usage else str(error), 2 if usage else error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
-        if debug:
-            raise
         _fail(
-            "Interrupted. What stood before still stands; the same command goes on after the last finished step.", 130
+            "Interrupted. What stood before still stands; the same command goes on after the last finished step.",
+            130,
+            debug,
         )
     except OSError as error:
-        if debug:
-            raise
-        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
-    except Exception as error:
-        if debug:
-            raise
-        _fail(f"{type(error).__name__}: {error} (nobody foresaw this: run it again with --debug to see where)", 1)
+        where = f": {error.filename}" if error.filename else ""
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        _fail(f"{error.strerror or error}{where}{remedy}", 1, debug)
+    except Exception as error:  # noqa: BLE001  (the outermost edge: whatever it is becomes one line)
+        _fail(
+            f"{type(error).__name__}: {error} (nobody foresaw this: run it again with --debug to see where)", 1, debug
+        )
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
     line = " ".join(message.split())
     if "--json" in sys.argv:
         click.echo(json.dumps({"status": "failed", "error": line, "exit_code": code}))

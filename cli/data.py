@@ -82,8 +82,7 @@ def check(ctx: click.Context, source: str | None, config: str, overrides: tuple[
     with stdout_to_stderr():
         settings, dataset = _load(config, overrides, source)
         result = _validate(dataset, settings)
-        report = home.reports() / "data.html"
-        report.write_text(result.page, encoding="utf-8")
+        report = home.write_report("data.html", result.page)
     if as_json:
         click.echo(json.dumps({**result.to_json(), "report": str(report)}))
     else:

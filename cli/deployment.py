@@ -7,7 +7,9 @@ import click
 from imago.errors import ConfigError
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
-_name = click.option("--name", metavar="MODEL", help="Which deployment; needed only where there are several.")
+_name = click.option(
+    "--name", metavar="MODEL", help="Which deployment; without it the only one, or the only one that runs."
+)
 
 
 @click.group()
@@ -97,7 +99,12 @@ def _chosen(name: str | None) -> str | None:
             raise ConfigError(f"No deployment '{name}'.{did_you_mean(name, known)}")
         return name
     if len(known) > 1:
-        raise ConfigError(f"There are several deployments: say which with `--name`, one of {', '.join(known)}.")
+        from imago.serving.rollout import Deployment
+
+        running = [one for one in known if Deployment(one).status().running]
+        if len(running) != 1:
+            raise ConfigError(f"There are several deployments: say which with `--name`, one of {', '.join(known)}.")
+        return running[0]
     return known[0] if known else None
 
 

@@ -13,7 +13,7 @@ from imago import home
 from imago.config import Config
 from imago.errors import DeploymentFailed
 from imago.serving.package import ModelPackage
-from imago.serving.rollout import PROBE_HEADER
+from imago.serving.rollout import PROBE_HEADER, Deployment
 
 
 def collect(pipeline: str, run: PipelineRunResponse, config: Config) -> dict[str, Any]:
@@ -41,10 +41,13 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     bento = _artifact(run, "build_bento", "bento")
     production = production_version(config.model.name)
     in_production = production is not None and production.package_id == run.steps["train_model"].outputs["model"][0].id
-    version = production.number if production is not None and in_production else str(run.model_version.number)
+    version = production.number if production is not None and in_production else decision.challenger_version
     served = None
     if bento and config.deploy.enabled and in_production:
         served = ensure_deployed(bento, config.deploy, champion=decision.champion_version)
+    elif not in_production and production is not None:  # the champion goes on serving
+        champion = Deployment(config.model.name).status()
+        served = champion if champion.running else None
     cached = all(step.status == ExecutionStatus.CACHED for step in run.steps.values())
     if cached:
         _forget_copy(run)
@@ -141,6 +144,4 @@ def _artifact(run: PipelineRunResponse, step: str, name: str) -> Any:
 
 
 def _write(name: str, text: str) -> str:
-    path = home.reports() / name
-    path.write_text(text, encoding="utf-8")
-    return str(path)
+    return str(home.write_report(name, text))

@@ -48,11 +48,11 @@ def _run(
     if pipeline == "inference" and (config.data.source or "hf:").startswith("hf:"):
         raise ConfigError("The inference pipeline needs a folder of pictures: add `--data FOLDER_OR_URI`.")
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
-    weights = _check_model(config) if pipeline in {"training", "sweep"} else ""
-    if pipeline == "monitoring":
-        from imago.monitoring.alerts import sinks
+    weights = _check_training(config) if pipeline in {"training", "sweep"} else ""
+    if pipeline == "training" and config.deploy.enabled:
+        from imago.serving.rollout import Deployment
 
-        sinks(config.monitoring)  # which refuses a webhook that is none, now and not at the first drift
+        Deployment(config.model.name).require_port(config.deploy)
     if dry_run:
         return {"pipeline": pipeline, "status": "dry-run", "stack": stack, "config": config.model_dump(mode="json")}
 
@@ -115,9 +115,11 @@ def _absolute(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model})
 
 
-def _check_model(config: Config) -> str:
-    """Check the architecture and the weights before any picture is read; return the state of the weights."""
+def _check_training(config: Config) -> str:
+    """Check what training would stumble over, before any picture is read; return the state of the weights."""
+    from imago.data.checks import severities
     from imago.training.classifier import check_architecture, weights_state
 
+    severities(config.data)
     check_architecture(config.model.architecture)
     return weights_state(config.model.weights)

@@ -74,6 +74,7 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
         rows.append(
             ("pictures", f"{data['found']} found, {data['quarantined']} in quarantine, {data['classes']} classes")
         )
+        rows.append(("source", data["origin"]))
         rows.append(("trained", f"{outcome['model']['architecture']}, weights: {outcome['model']['weights']}"))
     for name, value in outcome.get("metrics", {}).items():
         rows.append((name.replace("_", " "), f"{value:.4g}"))

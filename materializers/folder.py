@@ -95,11 +95,6 @@ def open_folder(uri: str, cache_dir: Path | str) -> Path:
     return root
 
 
-def content_hash(uri: str) -> str:
-    """Return a digest of a stored folder's files, their names and bytes. Raises ImagoError where it is not whole."""
-    return hashlib.sha256(_Marker(files=_read_marker(uri)).model_dump_json().encode()).hexdigest()
-
-
 def write_file(uri: str, content: bytes) -> None:
     """Write one file into an artifact store under a temporary name, then rename it."""
     if _is_remote(uri):

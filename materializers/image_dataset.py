@@ -10,6 +10,7 @@ from zenml.metadata.metadata_types import MetadataType
 
 from imago.data.contact_sheet import render_contact_sheet
 from imago.data.dataset import SPLITS, ImageDataset
+from imago.home import home
 from materializers.folder import new_folder, open_folder, write_file
 
 DATA, SHEET = "dataset.arrow", "contact_sheet.html"
@@ -26,8 +27,8 @@ class ImageDatasetMaterializer(BaseMaterializer):
             data.write(folder / DATA)
 
     def load(self, data_type: type[Any]) -> ImageDataset:  # noqa: ARG002
-        with self.get_temporary_directory(delete_at_exit=False) as cache:
-            return ImageDataset.read(open_folder(self.uri, cache) / DATA)
+        copy = home() / "datasets" / hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        return ImageDataset.read(open_folder(self.uri, copy) / DATA)
 
     def save_visualizations(self, data: ImageDataset) -> dict[str, VisualizationType]:
         write_file(f"{self.uri}/{SHEET}", render_contact_sheet(data).encode())

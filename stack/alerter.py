@@ -4,9 +4,10 @@ from typing import Any
 
 from zenml.alerter import BaseAlerter, BaseAlerterFlavor
 from zenml.alerter.base_alerter import BaseAlerterConfig, BaseAlerterStepParameters
+from zenml.client import Client
 from zenml.utils.secret_utils import SecretField
 
-from imago.monitoring.alerts import Alert, WebhookSink, send
+from imago.monitoring.alerts import Alert, AlertError, LogSink, Sink, WebhookSink, send
 
 FLAVOR = "imago_webhook"
 
@@ -27,7 +28,12 @@ class WebhookAlerter(BaseAlerter):
 
     def post(self, message: str, params: BaseAlerterStepParameters | None = None) -> bool:  # noqa: ARG002
         """Post a message; a failure is logged and given as false, since an alert never fails a run."""
-        return not send(Alert(title="Imago", text=message), [WebhookSink(self.config.url)])
+        return not send(Alert(title="Imago", text=message), [self.sink])
+
+    @property
+    def sink(self) -> Sink:
+        """Where it posts. Raises ConfigError where its address is none."""
+        return WebhookSink(self.config.url)
 
     def ask(self, question: str, params: BaseAlerterStepParameters | None = None) -> bool:
         """Post the question and give false: what needs an approval does not get one from here."""
@@ -49,3 +55,22 @@ class WebhookAlerterFlavor(BaseAlerterFlavor):
     @property
     def implementation_class(self) -> type[WebhookAlerter]:
         return WebhookAlerter
+
+
+class StackSink:
+    """Sends alerts to whatever alerter a stack has."""
+
+    def __init__(self, alerter: BaseAlerter) -> None:
+        self._alerter = alerter
+
+    def send(self, alert: Alert) -> None:
+        if not self._alerter.post(f"{alert.title}: {alert.text}"):
+            raise AlertError(f"The stack's alerter {type(self._alerter).__name__} did not take the alert.")
+
+
+def sinks() -> list[Sink]:
+    """Return where alerts go: always the log, and the active stack's alerter where it has one."""
+    alerter = Client().active_stack.alerter
+    if alerter is None:
+        return [LogSink()]
+    return [LogSink(), alerter.sink if isinstance(alerter, WebhookAlerter) else StackSink(alerter)]

@@ -1,11 +1,13 @@
 """Brings ZenML's stacks in line with their blueprints, and says which one a run stands on."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
 from zenml.enums import StackComponentType
 from zenml.exceptions import EntityExistsError
@@ -16,6 +18,8 @@ from imago.config import Config
 from imago.errors import ConfigError, ImagoError, did_you_mean
 from stack import blueprint
 from stack.blueprint import Blueprint, Component
+
+logger = logging.getLogger("imago.stack")
 
 DEFAULT = "local"
 FLAVORS = {
@@ -73,6 +77,7 @@ def register(plan: Blueprint) -> StackResponse:
         try:
             stack = client.get_stack(plan.stack, allow_name_prefix_match=False)
         except KeyError:
+            _keep_statistics_home()
             return client.create_stack(plan.stack, components=wanted)
         present = {kind: parts[0].id for kind, parts in stack.components.items() if parts}
         if present != wanted:
@@ -85,6 +90,14 @@ def register(plan: Blueprint) -> StackResponse:
             f"The stack '{plan.name}' cannot be registered: {' '.join(str(error).split())} "
             f"(`python run.py stack check {plan.name}` looks at each component)"
         ) from error
+
+
+def _keep_statistics_home() -> None:
+    """Let ZenML keep its usage statistics to itself in processes that are not ours, too, such as its dashboard's."""
+    statistics = GlobalConfiguration()
+    if statistics.analytics_opt_in and os.environ.get("ZENML_ANALYTICS_OPT_IN", "").lower() != "true":
+        statistics.analytics_opt_in = False
+        logger.info("ZenML sends no usage statistics from now on (`zenml analytics opt-in` lets it)")
 
 
 def rows() -> list[Row]:
@@ -119,14 +132,19 @@ def settings(config: Config) -> dict[str, Any]:
     if orchestrator != "local_docker":
         return {"docker": docker}
     here = str(home.home())
-    environment |= {"IMAGO_HOME": here, "BENTOML_HOME": f"{here}/bentoml", ARTIFACT_ROOT: f"{here}/mlruns"}
+    environment |= {
+        "IMAGO_HOME": here,
+        "IMAGO_REPORTS": str(home.reports()),
+        "BENTOML_HOME": f"{here}/bentoml",
+        ARTIFACT_ROOT: f"{here}/mlruns",
+    }
     run_args = {"volumes": mounts(config), "environment": environment, **plan.run_args}
     return {"docker": docker, "orchestrator": {"run_args": run_args}}
 
 
 def mounts(config: Config) -> dict[str, dict[str, str]]:
     """Return what a container must see of this machine, each at the path that it has here."""
-    found = {str(home.home()): {"bind": str(home.home()), "mode": "rw"}}
+    found = {str(place): {"bind": str(place), "mode": "rw"} for place in (home.home(), home.reports())}
     for text in (config.data.source, config.model.weights, os.environ.get("HF_HOME")):
         path = Path(text).expanduser().absolute() if text and "://" not in text else None
         if path is None or not path.exists():

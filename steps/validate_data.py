@@ -24,7 +24,7 @@ def validate_data(
     result = validate(dataset, statistics, data)
     log_metadata({"verdict": result.verdict, "quarantined": len(result.quarantined)})
     if result.verdict == "refused":
-        (home.reports() / "data.html").write_text(result.page, encoding="utf-8")
+        home.write_report("data.html", result.page)
         save_artifact(result, name="refused_validation", materializer=ValidationResultMaterializer)
     result.raise_if_refused()
     return result

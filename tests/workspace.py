@@ -15,6 +15,18 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "IMAGO_HOME"
+THEIRS = (
+    "ZENML_",
+    "BENTOML_",
+    "IMAGO_",
+    "MLFLOW_",
+    "_MLFLOW_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "https_proxy",
+)
+"""What a user may have set for themselves, which is no business of a test."""
 
 
 def free_port() -> int:
@@ -50,7 +62,7 @@ class Workspace:
         shutil.copytree(ROOT, self.code, ignore=_ignored)
         (self.code / ".zen").mkdir(exist_ok=True)
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("ZENML_", "BENTOML_"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(THEIRS)},
             "ZENML_CONFIG_PATH": str(self.folder / "zenml"),
             MARK: str(self.folder / "home"),
             "IMAGO_REPORTS": str(self.folder / "reports"),

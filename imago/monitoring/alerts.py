@@ -1,4 +1,4 @@
-"""Tells people what monitoring has found: in the log, and at a webhook where one is configured."""
+"""Tells people what monitoring has found: in the log, and wherever else their stack sends alerts."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from imago.config import MonitoringConfig
 from imago.errors import ConfigError, ImagoError
 from imago.monitoring.drift import DriftReport
 from imago.monitoring.policy import decide
@@ -53,7 +52,7 @@ class WebhookSink:
     def __init__(self, url: str, *, timeout_seconds: float = TOTAL_SECONDS, attempts: int = ATTEMPTS) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigError("monitoring.webhook is not an http(s) address.")
+            raise ConfigError("The webhook that alerts are to be posted to is not an http(s) address.")
         self._url = url
         self._timeout = timeout_seconds
         self._attempts = attempts
@@ -79,10 +78,10 @@ class WebhookSink:
                 problem = f"it answered {status}"
                 if status < 500:
                     break
-        raise AlertError(f"The webhook at {self.host} did not take the alert: {problem}. Check monitoring.webhook.")
+        raise AlertError(f"The webhook at {self.host} did not take the alert: {problem}. Check IMAGO_ALERT_WEBHOOK.")
 
 
-def alert(report: DriftReport, config: MonitoringConfig) -> list[str]:
+def alert(report: DriftReport, to: Sequence[Sink]) -> list[str]:
     """Tell people of a drifted window, once, and of nothing else; return what could not be delivered."""
     if report.verdict != "drifted":
         return []
@@ -95,15 +94,7 @@ def alert(report: DriftReport, config: MonitoringConfig) -> list[str]:
         "accuracy": report.accuracy,
         "estimated_accuracy": report.estimated_accuracy,
     }
-    return send(Alert("Drift", decide(report).sentence, facts), sinks(config))
-
-
-def sinks(config: MonitoringConfig) -> list[Sink]:
-    """Return where alerts go: always the log, and the webhook where `monitoring.webhook` is set."""
-    found: list[Sink] = [LogSink()]
-    if config.webhook:
-        found.append(WebhookSink(config.webhook))
-    return found
+    return send(Alert("Drift", decide(report).sentence, facts), to)
 
 
 def send(alert: Alert, to: Sequence[Sink]) -> list[str]:

@@ -1,6 +1,7 @@
 """What a user may get wrong: one line that says what, where and what to do, the right exit code, nothing lost."""
 
 import io
+import socket
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,20 @@ def test_a_wrong_option_is_refused_before_anything_runs(
     workspace: Workspace, options: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
     refused(workspace.run(*DEMO, "--dry-run", *options), 2, *said)
+
+
+def test_under_debug_the_exit_code_and_the_json_stay(workspace: Workspace) -> None:
+    outcome = workspace.run(*DEMO, "--dry-run", "--set", "training.epochs=0", "--json", "--debug")
+    assert outcome.code == 2
+    assert outcome.json["exit_code"] == 2
+    assert "Traceback" in outcome.stderr
+    assert workspace.run("data", "check", "--data", "nowhere-at-all", "--debug").code == 2
+
+
+def test_a_taken_port_is_refused_before_anything_is_trained(workspace: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        refused(workspace.run(*DEMO, "--set", f"deploy.port={port}"), 5, f"Port {port} is used by")
 
 
 def test_an_unknown_command_and_configuration_offer_the_nearest(workspace: Workspace) -> None:

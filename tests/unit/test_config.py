@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imago.config import Config, dotted, find_config, known_keys, load_config
+from imago.config import find_config, known_keys, load_config
 from imago.errors import ConfigError
 
 
@@ -56,6 +56,17 @@ def test_an_unknown_configuration_offers_the_nearest_name() -> None:
         find_config("trainning")
 
 
+def test_a_bare_off_is_the_severity_off() -> None:
+    assert load_config("training", ["data.checks.blurred=off"]).data.checks == {"blurred": "off"}
+
+
+def test_a_section_with_nothing_in_it_is_as_if_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 3\ndata:\n", encoding="utf-8")
+    config = load_config(str(file), ["data.source=moths"])
+    assert (config.seed, config.data.source) == (3, "moths")
+
+
 def test_every_shipped_configuration_is_sound() -> None:
     root = find_config("training").parent
     for file in [*root.glob("*.yaml"), *root.glob("experiments/*.yaml")]:
@@ -73,4 +84,3 @@ def test_keys_that_stay() -> None:
         "deploy.enabled", "deploy.port",
     }  # fmt: skip
     assert kept <= set(known_keys())
-    assert set(dotted(Config())) <= set(known_keys())
