@@ -3,13 +3,10 @@
 ZenML's cache sees only the step function's own source; what it calls in `imago/` has to be named.
 """
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
-
 from zenml.config.cache_policy import CachePolicy
 
-ROOT = Path(__file__).resolve().parent.parent
+from imago.dependencies import sources_of
+from imago.home import ROOT
 
 
 def cached_by(*modules: str, reads: tuple[str, ...] = ()) -> CachePolicy:
@@ -25,40 +22,12 @@ def code_of(*modules: str) -> list[str]:
 
     Raises ValueError for a module that is not there.
     """
-    found: dict[Path, None] = {}
-    waiting: list[Path] = []
+    found: set[str] = set()
     for module in modules:
-        files = list(_files(module))
+        files = sources_of(module)
         if not files:
             raise ValueError(f"{module} is not a module of imago")
-        waiting.extend(files)
-    while waiting:
-        file = waiting.pop()
-        if file in found:
-            continue
-        found[file] = None
-        if file.suffix == ".py":
-            waiting.extend(_imported(file))
-    return sorted(path.relative_to(ROOT).as_posix() for path in found)
-
-
-def _imported(file: Path) -> Iterator[Path]:
-    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _files(alias.name)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from _files(node.module)
-            for alias in node.names:
-                yield from _files(f"{node.module}.{alias.name}")
-    yield from (template for template in file.parent.glob(f"{file.stem}*.html") if template.is_file())
-
-
-def _files(module: str) -> Iterator[Path]:
-    if module != "imago" and not module.startswith("imago."):
-        return
-    path = ROOT.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            yield candidate
+        found.update(files)
+    for file in [ROOT / name for name in found]:
+        found.update(str(template.relative_to(ROOT)) for template in file.parent.glob(f"{file.stem}*.html"))
+    return sorted(found)

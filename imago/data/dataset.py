@@ -1,11 +1,14 @@
 """Labelled pictures as one Arrow table of encoded bytes: read by column, memory-mapped, never re-encoded."""
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import mmap
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,30 +28,81 @@ SCHEMA = pa.schema(
 """One row a picture. `id` is its path relative to the source's root; `image` its file's bytes, readable or not."""
 
 
+Row = tuple[str, bytes, str, str]
+"""A picture's id, the bytes of its file, its label and its split."""
+
+_BATCH = 256  # rows of a record batch: what is in memory at once while pictures are written
+
+
 @dataclass(frozen=True)
 class ImageDataset:
-    """Labelled pictures with their splits, and a sentence on how the source was read."""
+    """Labelled pictures with their splits, and a sentence on how the source was read.
 
-    table: pa.Table
+    `facts` holds everything but the pictures, in memory, and for each row its `place` in `images`, which may be mapped
+    from a file: a subset shares them.
+    """
+
+    facts: pa.Table
+    images: pa.ChunkedArray
     origin: str
+    file: Path | None = None  # that holds just these rows
+    pages: mmap.mmap | None = field(default=None, repr=False)
 
     @classmethod
     def from_rows(
         cls, ids: Sequence[str], images: Sequence[bytes], labels: Sequence[str], splits: Sequence[str], *, origin: str
     ) -> "ImageDataset":
         """Build a dataset in memory, ordered by split and id."""
-        digests = [hashlib.sha256(image).hexdigest() for image in images]
-        table = pa.table(
-            [
-                pa.array(column, type=field.type)
-                for column, field in zip((ids, images, labels, splits, digests), SCHEMA, strict=True)
-            ],
-            schema=SCHEMA,
-        )
-        return cls(table.sort_by([("split", "ascending"), ("id", "ascending")]), origin)
+        order = sorted(range(len(ids)), key=lambda row: (splits[row], ids[row]))
+        rows = [(ids[row], images[row], labels[row], splits[row]) for row in order]
+        return cls._of(pa.Table.from_batches(_batches(rows), schema=SCHEMA), origin)
+
+    @classmethod
+    def stored(cls, path: Path, rows: Iterable[Row], *, origin: str) -> "ImageDataset":
+        """Write rows to a file as they come, in batches, and map it. They must be ordered by split and id."""
+        _write(path, _batches(rows), origin)
+        return cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "ImageDataset":
+        """Memory-map a file that `stored` or `write` wrote."""
+        with path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.py_buffer(pages)).read_all()
+        origin = (table.schema.metadata or {}).get(b"origin", b"").decode()
+        return replace(cls._of(table, origin), file=path, pages=pages)
+
+    @classmethod
+    def _of(cls, table: pa.Table, origin: str) -> "ImageDataset":
+        facts = table.drop_columns(["image"]).replace_schema_metadata(None)
+        places = pa.array(range(len(table)), type=pa.int64())
+        return cls(facts.append_column("place", places).combine_chunks(), table.column("image"), origin)
+
+    def write(self, path: Path) -> None:
+        """Write an Arrow IPC file, uncompressed, that `read` can memory-map. One that is there already is linked to."""
+        if self.file is not None:
+            try:
+                os.link(self.file, path)
+                return
+            except OSError:  # another disk, no links there, or the file is gone
+                pass
+        _write(path, self.batches(), self.origin)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Give the rows in record batches of `SCHEMA`, few enough pictures at a time to be in memory."""
+        facts = zip(self.ids, self.labels, self.splits, strict=True)
+        rows = ((name, self.image(index), label, split) for index, (name, label, split) in enumerate(facts))
+        for batch in _batches(rows):
+            yield batch
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the pictures that were read: they are read from the file again when they are asked for."""
+        if self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.facts.num_rows)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -74,18 +128,18 @@ class ImageDataset:
 
     def image(self, index: int) -> bytes:
         """Return the encoded bytes of one picture."""
-        return bytes(self.table.column("image")[index].as_py())
+        return bytes(self.images[self._places[index]].as_py())
 
     def split(self, name: Split) -> "ImageDataset":
         """Return the pictures of one split."""
-        return ImageDataset(self.table.filter(pc.equal(self.table.column("split"), name)), self.origin)
+        return self._kept(pc.equal(self.facts.column("split"), name))
 
     def without(self, ids: Collection[str]) -> "ImageDataset":
         """Return the pictures whose ids are not among the given."""
         if not ids:
             return self
-        gone = pc.is_in(self.table.column("id"), value_set=pa.array(sorted(ids), type=pa.string()))
-        return ImageDataset(self.table.filter(pc.invert(gone)), self.origin)
+        gone = pc.is_in(self.facts.column("id"), value_set=pa.array(sorted(ids), type=pa.string()))
+        return self._kept(pc.invert(gone))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,18 +154,28 @@ class ImageDataset:
             counts[label][split] += 1
         return counts
 
-    def write(self, path: Path) -> None:
-        """Write an Arrow IPC file, uncompressed, that `read` can memory-map."""
-        table = self.table.replace_schema_metadata({"origin": self.origin})
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table, max_chunksize=1024)
+    def _kept(self, mask: pa.ChunkedArray) -> "ImageDataset":
+        return replace(self, facts=self.facts.filter(mask).combine_chunks(), file=None)
 
-    @classmethod
-    def read(cls, path: Path) -> "ImageDataset":
-        """Memory-map a file that `write` wrote."""
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        origin = (table.schema.metadata or {}).get(b"origin", b"").decode()
-        return cls(table.replace_schema_metadata(None), origin)
+    @cached_property
+    def _places(self) -> list[int]:
+        return self._column("place")
 
-    def _column(self, name: str) -> list[str]:
-        return list(self.table.column(name).to_pylist())
+    def _column(self, name: str) -> list[Any]:
+        return list(self.facts.column(name).to_pylist())
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+    waiting = iter(rows)
+    while batch := list(islice(waiting, _BATCH)):
+        ids, images, labels, splits = zip(*batch, strict=True)
+        digests = [hashlib.sha256(image).hexdigest() for image in images]
+        columns = zip((ids, images, labels, splits, digests), SCHEMA, strict=True)
+        yield pa.record_batch([pa.array(column, type=field.type) for column, field in columns], schema=SCHEMA)
+
+
+def _write(path: Path, batches: Iterable[pa.RecordBatch], origin: str) -> None:
+    schema = SCHEMA.with_metadata({"origin": origin})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)

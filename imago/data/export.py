@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 
-from imago.data.dataset import ImageDataset
+from imago.data.dataset import SCHEMA, ImageDataset
 from imago.errors import ConfigError, ImagoError
 
 Format = Literal["folders", "parquet"]
@@ -30,7 +30,9 @@ def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> N
     partial.mkdir()
     try:
         if layout == "parquet":
-            pq.write_table(dataset.table, partial / PARQUET, compression="none", row_group_size=1024)
+            with pq.ParquetWriter(partial / PARQUET, SCHEMA, compression="none") as writer:
+                for batch in dataset.batches():
+                    writer.write_batch(batch)
         else:
             for index, path in _paths(dataset):
                 (partial / path).parent.mkdir(parents=True, exist_ok=True)

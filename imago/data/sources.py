@@ -1,12 +1,15 @@
 """From what a person names as the source of pictures to a data set of it."""
 
+import contextlib
 import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from imago.config import DataConfig
 from imago.data import hugging_face, remote
@@ -16,36 +19,78 @@ from imago.data.listing import Listing, Row, split_named
 from imago.data.manifest import SUFFIXES, list_manifest, read_manifest
 from imago.data.splitting import assign_splits, look_alike_groups
 from imago.data.synthetic import synthetic_dataset
+from imago.dependencies import sources_of
 from imago.errors import ConfigError, DataRefused, did_you_mean
-from imago.home import home
+from imago.home import ROOT, home
 
 _READERS = 16
+_AHEAD = 256  # pictures
+_KEPT = 4  # data sets under the home
+_UNCERTAIN = ("hf:", "kaggle:")
+"""Of these only the name is known, not what lies behind it today; their libraries have caches of their own."""
 
 
 def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     """Read the pictures that the configuration names; those whose files cannot be read have no bytes.
 
-    Splits that are missing are made, and `classes` and `limit_per_class` applied, the same for the same seed. Raises
-    ConfigError for a source that cannot be used as named, DataRefused for one with fewer than two classes.
+    They are read once: what was read is kept under the home, and mapped from there as long as neither the source nor
+    the configuration nor the code that reads changes. Splits that are missing are made, and `classes` and
+    `limit_per_class` applied, the same for the same seed. Raises ConfigError for a source that cannot be used as named,
+    DataRefused for one with fewer than two classes.
     """
+    if config.source is None:
+        rows, origin = _rows(config, seed)
+        ids, images, labels, splits = zip(*_read(rows), strict=True)
+        return ImageDataset.from_rows(ids, images, labels, splits, origin=origin)
+    folder = home() / "datasets"
+    folder.mkdir(exist_ok=True)
+    known = folder / f"{_key(config, seed)}.arrow"
+    with contextlib.suppress(OSError):
+        os.utime(known)  # the ones used last are kept
+        return ImageDataset.read(known)
+    rows, origin = _rows(config, seed)
+    fresh = folder / f".{known.stem}.{uuid4().hex[:8]}"
+    try:
+        dataset = ImageDataset.stored(fresh, _read(rows), origin=origin)
+        if config.source.startswith(_UNCERTAIN):
+            return replace(dataset, file=None)
+        fresh.replace(known)
+        for old in sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+            old.unlink(missing_ok=True)
+        return replace(dataset, file=known)
+    finally:
+        fresh.unlink(missing_ok=True)  # what is mapped stays, without a name
+
+
+def _key(config: DataConfig, seed: int) -> str:
+    """Return a digest of all that decides what is read."""
+    reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side"})
+    code = [(ROOT / file).read_bytes() for file in sources_of(__name__)]
+    state = source_state(config.source)
+    place = str(Path(str(config.source)).absolute())
+    return hashlib.sha256(repr((place, state, reading, seed, code)).encode()).hexdigest()
+
+
+def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:
     listing = _list(config, seed)
-    rows = _of_classes(listing.rows, config.classes)
     shown = config.source or "the synthetic moths"
+    rows = _of_classes(listing.rows, config.classes)
     if len({row.label for row in rows}) < 2:
         only = rows[0].label
         raise DataRefused(f"{shown} has one class only, '{only}': a classifier needs at least two.")
     rows, made = _with_splits(rows, config, seed)
     if config.limit_per_class is not None:
         rows = _limited(rows, config.limit_per_class, seed)
+    return sorted(rows, key=lambda row: (str(row.split), row.id)), listing.origin + made
+
+
+def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str]]:
+    """Give the rows with their files' bytes, read ahead by a few."""
     with ThreadPoolExecutor(_READERS) as pool:
-        images = list(pool.map(lambda row: row.read(), rows))
-    return ImageDataset.from_rows(
-        [row.id for row in rows],
-        images,
-        [row.label for row in rows],
-        [str(row.split) for row in rows],
-        origin=listing.origin + made,
-    )
+        for start in range(0, len(rows), _AHEAD):
+            some = rows[start : start + _AHEAD]
+            for row, image in zip(some, pool.map(lambda row: row.read(), some), strict=True):
+                yield row.id, image, row.label, str(row.split)
 
 
 def fetched(source: str) -> Path:
@@ -85,8 +130,7 @@ def source_state(source: str | None) -> str:
 def _list(config: DataConfig, seed: int) -> Listing:
     source = config.source
     if source is None:
-        drawn = synthetic_dataset(config.synthetic, config.image_size, seed)
-        return _listing_of(drawn)
+        return _listing_of(synthetic_dataset(config.synthetic, config.image_size, seed))
     if source.startswith("hf:"):
         return hugging_face.list_named(source.removeprefix("hf:"))
     return _list_path(fetched(source), source)

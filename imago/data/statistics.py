@@ -34,6 +34,8 @@ COLUMNS: dict[str, str] = {
     "error_message": "object",
 }
 
+_CHUNK = 1024  # pictures
+
 
 @dataclass(frozen=True)
 class PictureTable:
@@ -60,9 +62,14 @@ def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -
     def measure(index: int) -> dict[str, Any]:
         return measure_picture(dataset.image(index), max_pixels=max_pixels)
 
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        measures = list(pool.map(measure, range(len(dataset))))
-    frame = pd.DataFrame(measures, columns=list(COLUMNS))
+        for start in range(0, len(dataset), _CHUNK):
+            for row in pool.map(measure, range(start, min(start + _CHUNK, len(dataset)))):
+                for name, values in columns.items():
+                    values.append(row.get(name))
+            dataset.release()
+    frame = pd.DataFrame(columns)
     frame["id"], frame["label"] = dataset.ids, dataset.labels
     frame["split"], frame["sha256"] = dataset.splits, dataset.digests
     frame["extension"] = [PurePosixPath(name).suffix.lower() for name in dataset.ids]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from imago import telemetry
+from imago.dependencies import sources_of
 from imago.errors import ConfigError, ImagoError
+from imago.home import ROOT
 from imago.serving.package import ModelPackage
-from imago.serving.sources import ROOT, sources_of
 
 MODULE = "imago.serving.service"
 SERVICE = f"{MODULE}:Endpoint"

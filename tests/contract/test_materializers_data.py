@@ -65,7 +65,7 @@ def test_all_three_come_back_through_zenml(zenml: Client, table: PictureTable, r
     save_artifact(table, name="statistics", materializer=PictureTableMaterializer)
     save_artifact(result, name="validation", materializer=ValidationResultMaterializer)
     loaded = load_artifact("dataset")
-    assert loaded.table.equals(DATASET.table)
+    assert list(loaded.batches()) == list(DATASET.batches())
     assert loaded.origin == DATASET.origin
     pd.testing.assert_frame_equal(load_artifact("statistics").frame, table.frame)
     assert load_artifact("validation") == result

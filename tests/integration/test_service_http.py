@@ -19,12 +19,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from imago.home import ROOT
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving.bento import code_digest
 from imago.serving.client import Client
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Prediction, Runtime
-from imago.serving.sources import ROOT
 from tests.packages import CLASSES, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD
 from tests.workspace import free_port

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from imago.config import DataConfig, SyntheticConfig
+from imago.data import folders
 from imago.data.dataset import ImageDataset
 from imago.data.sources import load_dataset, source_state
 from imago.data.synthetic import SPECIES
@@ -158,3 +159,37 @@ def test_state_of_a_manifest_follows_it_and_its_files(tmp_path):
     touched = source_state(str(manifest))
     (tmp_path / "gone.jpg").write_bytes(b"back")
     assert len({before, touched, source_state(str(manifest))}) == 3
+
+
+def test_unchanged_data_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    root = write_classes(tmp_path / "moths", {"a": 12, "b": 12})
+    first = load(root)
+    with monkeypatch.context() as closed:
+        closed.setattr(folders, "read_file", lambda _: pytest.fail("read again"))
+        again = load(root)
+    assert list(again.batches()) == list(first.batches())
+    assert again.origin == first.origin
+    (root / "a" / "0.jpg").write_bytes((root / "b" / "1.jpg").read_bytes())
+    changed = load(root)
+    assert changed.fingerprint != first.fingerprint
+    assert list(first.batches()) == list(again.batches())
+
+
+def test_only_the_data_sets_used_last_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    root = write_classes(tmp_path / "moths", {"a": 12, "b": 12})
+    sets = [load_dataset(DataConfig(source=str(root), limit_per_class=limit), 0) for limit in range(2, 9)]
+    assert len(list((tmp_path / "home" / "datasets").iterdir())) == 4
+    assert [len(dataset.image(0)) > 0 for dataset in sets] == [True] * 7
+
+
+def test_a_subset_copies_no_picture_and_a_stored_one_is_linked(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    dataset = load(write_classes(tmp_path / "moths", {"a": 12, "b": 12}))
+    train = dataset.split("train").without(dataset.ids[:1])
+    assert train.images is dataset.images
+    dataset.write(tmp_path / "all.arrow")
+    assert (tmp_path / "all.arrow").samefile(dataset.file)
+    train.write(tmp_path / "train.arrow")
+    assert list(ImageDataset.read(tmp_path / "train.arrow").batches()) == list(train.batches())

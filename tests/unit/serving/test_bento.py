@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from imago.dependencies import sources_of
 from imago.errors import ConfigError
+from imago.home import ROOT
 from imago.serving.bento import code_digest, endpoint_sources, exact_tag
-from imago.serving.sources import ROOT, sources_of
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imago.serving.sources import ROOT
+from imago.home import ROOT
 from tests.packages import make_package, picture_bytes
 
 HEAVY = (
