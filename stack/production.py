@@ -103,10 +103,10 @@ def give_back(name: str, number: str, champion: str | None) -> None:
 def expire_decisions(name: str, *, but: UUID | None = None) -> None:
     """Let no cached decision on a model be used again, but for one."""
     client = Client()
-    for run in client.list_run_steps(name="promote_model", model=name, cache_expired=False, size=500).items:
-        if run.id == but:
-            continue
-        client.zen_store.update_run_step(run.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))
+    for step in client.list_run_steps(name="promote_model", cache_expired=False, size=500).items:
+        model = client.get_pipeline_run(step.pipeline_run_id).config.model
+        if step.id != but and model is not None and model.name == name:
+            client.zen_store.update_run_step(step.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))
 
 
 def _registered(name: str, number: str) -> str | None:

@@ -114,7 +114,7 @@ def test_the_endpoint_answers_as_the_package_does_offline(served: Served, client
 
 
 def test_the_bento_pins_its_model_exactly_and_names_no_registry(served: Served) -> None:
-    bento = served.package.path.parent / "bentoml" / "bentos" / "moths" / "3"
+    bento = served.package.path.parent / "bentoml" / "bentos" / "moths" / TAG.partition(":")[2]
     described = yaml.safe_load((bento / "bento.yaml").read_text())
     assert [model["tag"] for model in described["models"]] == ["moths:3"]
     requirements = described["image"]["python_requirements"]

@@ -86,10 +86,11 @@ def test_the_docker_stack_mounts_home_and_data_and_leaves_the_deployment_to_the_
     docker = facts["docker"]
     assert docker["deploys_in_step"] is False
     assert (docker["image"], docker["skip_build"]) == ("imago:latest", True)
-    home = workspace.environment["IMAGO_HOME"]
+    home, reports = (workspace.environment[name] for name in ("IMAGO_HOME", "IMAGO_REPORTS"))
     data = str(workspace.folder)
     assert docker["run_args"]["volumes"] == {
         home: {"bind": home, "mode": "rw"},
+        reports: {"bind": reports, "mode": "rw"},
         data: {"bind": data, "mode": "ro"},
     }
     assert docker["run_args"]["environment"]["IMAGO_HOME"] == home
