@@ -61,6 +61,7 @@ def _run(
 
     logs.configure(debug)
     from zenml import Model
+    from zenml.exceptions import RunInterruptedException, RunStoppedException
 
     from cli import outcome
     from stack import register
@@ -93,6 +94,8 @@ def _run(
         options["model"] = Model(name=config.model.name)
     try:
         run = wired.with_options(**options)(**arguments)
+    except (RunInterruptedException, RunStoppedException) as error:
+        raise KeyboardInterrupt from error  # a signal that met ZenML's own handler
     except Exception as error:
         from stack.failure import reason
 

@@ -6,6 +6,7 @@ from imago.config import DataConfig, Severity
 from imago.data.class_checks import CLASS_CHECKS, version_shift
 from imago.data.copy_checks import COPY_CHECKS, NEAR_COPY_CHECKS, near_copies
 from imago.data.finding import Finding
+from imago.data.near_duplicates import Look
 from imago.data.picture_checks import PICTURE_CHECKS
 from imago.data.statistics import PictureTable
 from imago.errors import ConfigError, did_you_mean
@@ -63,11 +64,13 @@ def severities(config: DataConfig) -> dict[str, Severity]:
     return DEFAULT_SEVERITY | config.checks
 
 
-def run_checks(table: PictureTable, config: DataConfig, previous: PictureTable | None = None) -> list[CheckResult]:
+def run_checks(
+    table: PictureTable, config: DataConfig, previous: PictureTable | None = None, look: Look | None = None
+) -> list[CheckResult]:
     """Run every check, in the order of `DEFAULT_SEVERITY`; one that is off is not run, and says so.
 
     Classes and splits are judged by the pictures that the other checks let through. `previous` is the table of an
-    earlier version of the data.
+    earlier version of the data; `look` gives a picture's pixels by its row, for the closer look at near-duplicates.
     """
     severity = severities(config)
     results: dict[str, CheckResult] = {}
@@ -84,7 +87,7 @@ def run_checks(table: PictureTable, config: DataConfig, previous: PictureTable |
         if wanted(name):
             results[name] = _result(name, severity[name], copy_check(table))
     near = [name for name in NEAR_COPY_CHECKS if wanted(name)]
-    alike = near_copies(table) if near else []
+    alike = near_copies(table, look) if near else []
     for name in near:
         results[name] = _result(name, severity[name], NEAR_COPY_CHECKS[name](alike))
 

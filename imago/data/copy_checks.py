@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from imago.data.finding import Finding, counted, nothing, some
-from imago.data.near_duplicates import near_duplicate_groups
+from imago.data.near_duplicates import Look, near_duplicate_groups
 from imago.data.statistics import PictureTable
 
 LAST_TO_LEAVE = ("train", "val", "test")
@@ -74,11 +74,16 @@ NEAR_COPY_CHECKS: dict[str, Callable[[Groups], Finding]] = {
 }
 
 
-def near_copies(table: PictureTable) -> Groups:
-    """Return groups of rows that look alike, each with at least two different files."""
+def near_copies(table: PictureTable, look: Look | None = None) -> Groups:
+    """Return groups of rows that look alike, each with at least two different files.
+
+    `look` gives a picture's pixels by its row in the table; without it, only nearly equal hashes are alike.
+    """
     frame = table.readable
+    rows = list(frame.index)
     colours = frame[["red", "green", "blue"]].to_numpy(dtype=float)
-    alike = near_duplicate_groups(list(frame["dhash"]), colours, list(frame["outline"]))
+    closer = None if look is None else lambda index: look(rows[index])
+    alike = near_duplicate_groups(list(frame["dhash"]), colours, list(frame["outline"]), closer)
     groups = [frame.iloc[indices] for indices in alike]
     return [group for group in groups if group["sha256"].nunique() > 1]
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from imago.data.dataset import Split
-from imago.data.near_duplicates import difference_hash, near_duplicate_groups
-from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode
+from imago.data.near_duplicates import difference_hash, near_duplicate_groups, outline
+from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture, decode
 
 
 def assign_splits(
@@ -46,24 +46,29 @@ def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: i
     be decoded is alike only to its exact copies.
     """
 
-    def look(index: int) -> tuple[str, str | None, tuple[float, ...]]:
+    def look(index: int) -> tuple[str, str | None, tuple[float, ...], bytes]:
         data = read(index)
         # A picture that is missing is no copy of another missing one.
         digest = hashlib.sha256(data or f"missing {index}".encode()).hexdigest()
         try:
             picture = decode(data, max_pixels=max_pixels)
         except UnreadablePicture:
-            return digest, None, (0.0, 0.0, 0.0)
+            return digest, None, (0.0, 0.0, 0.0), b""
         mean = np.asarray(Image.fromarray(picture).resize((1, 1), Image.Resampling.BOX), dtype=np.float64)[0, 0]
-        return digest, difference_hash(picture), tuple(mean / 255)
+        return digest, difference_hash(picture), tuple(mean / 255), outline(picture)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(look, range(count)))
-    names = [digest for digest, _, _ in looks]
-    readable = [index for index, (_, seen, _) in enumerate(looks) if seen is not None]
-    hashes = [seen for _, seen, _ in looks if seen is not None]
+    names = [digest for digest, _, _, _ in looks]
+    readable = [index for index, (_, seen, _, _) in enumerate(looks) if seen is not None]
+    hashes = [seen for _, seen, _, _ in looks if seen is not None]
     colours = np.array([looks[index][2] for index in readable], dtype=np.float64).reshape(-1, 3)
-    for alike in near_duplicate_groups(hashes, colours):
+    outlines = [looks[index][3] for index in readable]
+
+    def pixels(position: int) -> RGB:
+        return decode(read(readable[position]), max_pixels=max_pixels)
+
+    for alike in near_duplicate_groups(hashes, colours, outlines, pixels):
         name = min(names[readable[position]] for position in alike)
         for position in alike:
             names[readable[position]] = name

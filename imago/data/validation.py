@@ -12,6 +12,7 @@ from imago.data.expectations import expect, failures
 from imago.data.finding import counted
 from imago.data.page import render_page
 from imago.data.statistics import PictureTable
+from imago.data.transforms import decode
 from imago.errors import DataRefused, ImagoError
 
 
@@ -65,7 +66,7 @@ def validate(
     """
     if list(table.frame["id"]) != dataset.ids or list(table.frame["sha256"]) != dataset.digests:
         raise ImagoError("These statistics are not of this data set: compute them again.")
-    checks = run_checks(table, config, previous)
+    checks = run_checks(table, config, previous, lambda row: decode(dataset.image(row), max_pixels=config.max_pixels))
     quarantined = _quarantined(checks, table)
     accepted = dataset.without(quarantined)
     expectations = expect(table.without(quarantined), config) if len(accepted) else {}

@@ -25,7 +25,7 @@ from zenml.client import Client
 from stack import register
 register.ensure()
 stack = Client().active_stack
-services = stack.model_deployer.find_model_server(model_name="moths-demo")
+services = stack.model_deployer.find_model_server(model_name="moths-demo", model_version="1")
 registered = stack.model_registry.mlflow_client.search_model_versions("name = 'moths-demo'")
 print(json.dumps({
     "services": [[service.config.model_version, service.is_running] for service in services],

@@ -1,9 +1,14 @@
 """Pictures that show the same."""
 
-import numpy as np
-from PIL import Image
+from collections.abc import Callable, Sequence
 
-from imago.data.near_duplicates import MAX_DISTANCE, difference_hash, near_duplicate_groups, outline
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageEnhance
+
+from imago.data.alignment import alignment
+from imago.data.near_duplicates import difference_hash, near_duplicate_groups, outline
 from imago.data.transforms import RGB, decode
 from tests.unit.data.pictures import encode, moth
 
@@ -15,6 +20,12 @@ def distance(left: RGB, right: RGB) -> int:
 def groups(*pictures: RGB) -> list[list[int]]:
     colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures])
     return near_duplicate_groups([difference_hash(picture) for picture in pictures], colours)
+
+
+def looked_at(pictures: Sequence[RGB]) -> list[list[int]]:
+    colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures])
+    hashes, outlines = [difference_hash(each) for each in pictures], [outline(each) for each in pictures]
+    return near_duplicate_groups(hashes, colours, outlines, lambda index: pictures[index])
 
 
 def test_a_hash_is_64_hexadecimal_digits_for_any_size() -> None:
@@ -36,21 +47,17 @@ def test_copies_are_grouped_and_others_left_alone() -> None:
     assert groups(first, second, other, copy, smaller) == [[0, 3], [1, 4]]
 
 
-def test_the_same_shapes_in_other_colours_are_other_pictures() -> None:
-    picture = moth(0, 0, 96)
-    assert groups(picture, picture[:, :, ::-1]) == []
-
-
-def test_groups_are_found_among_more_pictures_than_are_compared_at_once() -> None:
+@pytest.mark.parametrize("count", [1500, 6000])
+def test_copies_are_found_among_few_and_among_many(count: int) -> None:
     generator = np.random.default_rng(0)
-    hashes = [generator.bytes(32).hex() for _ in range(1500)]
-    colours = generator.random((1500, 3))
-    for left, right in ((3, 1400), (700, 701)):
-        hashes[right] = hashes[left]
+    hashes = [generator.bytes(32).hex() for _ in range(count)]
+    colours = generator.random((count, 3))
+    for left, right in ((3, 1400), (700, 701), (900, count - 1)):
+        hashes[right] = f"{int(hashes[left], 16) ^ 0x1010_0010_0101_0001_1000:064x}"
         colours[right] = colours[left] + 0.01
-    colours[5] = colours[900] + 0.2
-    hashes[5] = hashes[900]
-    assert near_duplicate_groups(hashes, colours) == [[3, 1400], [700, 701]]
+    colours[5] = colours[800] + 0.2
+    hashes[5] = hashes[800]
+    assert near_duplicate_groups(hashes, colours) == [[3, 1400], [700, 701], [900, count - 1]]
 
 
 def test_fewer_than_two_pictures_have_no_groups() -> None:
@@ -58,19 +65,38 @@ def test_fewer_than_two_pictures_have_no_groups() -> None:
     assert near_duplicate_groups(["0" * 64], np.zeros((1, 3))) == []
 
 
-def test_a_copy_that_was_cropped_and_moved_needs_the_closer_look() -> None:
-    picture, other = moth(0, 0, 200), moth(0, 1, 200)
-    moved = np.asarray(Image.fromarray(picture).crop((9, 6, 200, 194)).resize((200, 200)))
-    pictures = [picture, other, moved]
-    hashes = [difference_hash(each) for each in pictures]
-    colours = np.array([each.reshape(-1, 3).mean(axis=0) / 255 for each in pictures])
-    assert distance(picture, moved) > MAX_DISTANCE
-    assert near_duplicate_groups(hashes, colours) == []
-    assert near_duplicate_groups(hashes, colours, [outline(each) for each in pictures]) == [[0, 2]]
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "cropped": lambda image: image.crop((9, 6, 200, 194)),
+    "cropped at a corner": lambda image: image.crop((0, 0, 180, 180)),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.7),
+    "greyer": lambda image: ImageEnhance.Color(image).enhance(0.3),
+    "with more contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.4),
+}
+
+
+@pytest.mark.parametrize("change", COPIES)
+def test_a_copy_that_was_changed_is_found_by_the_closer_look(change: str) -> None:
+    changed = np.asarray(COPIES[change](Image.fromarray(moth(0, 0, 200))).resize((160, 160)))
+    pictures = [moth(0, 0, 200), moth(0, 1, 200), moth(1, 0, 200), decode(encode(changed, quality=80))]
+    assert looked_at(pictures) == [[0, 3]]
 
 
 def test_different_animals_of_one_species_are_not_alike() -> None:
-    pictures = [moth(species, number, 96) for species in range(6) for number in range(20)]
-    hashes = [difference_hash(each) for each in pictures]
-    colours = np.full((len(pictures), 3), 0.5)
-    assert near_duplicate_groups(hashes, colours, [outline(each) for each in pictures]) == []
+    assert looked_at([moth(species, number, 96) for species in range(6) for number in range(20)]) == []
+
+
+def test_a_picture_lies_over_itself_and_its_parts_only() -> None:
+    def luma(picture: RGB) -> npt.NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(picture).convert("L").resize((64, 64)))
+
+    picture, other = moth(0, 0, 200), moth(0, 1, 200)
+    left = np.stack([luma(picture)] * 4)
+    right = np.stack([luma(picture), 255 - luma(picture) // 2, luma(picture[20:190, 10:180]), luma(other)])
+    scores = alignment(left, right)
+    assert scores[0] == pytest.approx(1, abs=1e-3)
+    assert scores[1] < 0.5
+    assert scores[2] > 0.7
+    assert scores[3] < 0.5
+    np.testing.assert_allclose(alignment(right, left), scores, atol=1e-5)
+    assert alignment(left, np.zeros_like(left)).max() < 0.1
