@@ -172,11 +172,12 @@ def _load(config: str, overrides: tuple[str, ...], source: str | None) -> tuple[
 
 
 def _validate(dataset: Any, settings: Any) -> Any:
+    from imago.data.accepted import last_accepted
     from imago.data.statistics import compute_statistics
     from imago.data.validation import validate
 
     table = compute_statistics(dataset, max_pixels=settings.data.max_pixels)
-    return validate(dataset, table, settings.data)
+    return validate(dataset, table, settings.data, last_accepted(settings.data.source))
 
 
 def _range(values: Any) -> dict[str, int]:

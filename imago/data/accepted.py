@@ -1,0 +1,35 @@
+"""The version of a source's data that was last accepted for training, which the next one is compared with."""
+
+import hashlib
+from pathlib import Path
+from uuid import uuid4
+
+import pandas as pd
+
+from imago.data.statistics import PictureTable, as_columns
+from imago.home import home
+
+
+def remember(source: str | None, table: PictureTable) -> None:
+    """Keep the table of the accepted pictures of a source, in place of the one before."""
+    path = _path(source)
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        table.frame.drop(columns="outline").to_parquet(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def last_accepted(source: str | None) -> PictureTable | None:
+    """Return the table that was kept, without outlines, or None where there is none that can be read today."""
+    try:
+        return PictureTable(as_columns(pd.read_parquet(_path(source)).assign(outline=None)))
+    except (FileNotFoundError, KeyError):
+        return None
+
+
+def _path(source: str | None) -> Path:
+    place = str(Path(source).absolute()) if source and Path(source).exists() else str(source)
+    return home() / "accepted" / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.parquet"
