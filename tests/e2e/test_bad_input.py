@@ -19,9 +19,10 @@ pytestmark = pytest.mark.slow
 MOTHS = synthetic_dataset(
     SyntheticConfig(species=3, per_class_train=8, per_class_val=3, per_class_test=3), image_size=48, seed=3
 )
-DEMO = ("--pipeline", "training", "--config", "demo")
+SERVES_NOTHING = ("--set", "deploy.enabled=false")
+DEMO = ("--pipeline", "training", "--config", "demo", *SERVES_NOTHING)
 SMALL = (
-    *("--set", "training.epochs=1", "--set", "data.image_size=32", "--set", "deploy.enabled=false"),
+    *("--set", "training.epochs=1", "--set", "data.image_size=32"),
     *("--set", "evaluation.robustness=false", "--set", "evaluation.bootstrap_samples=0"),
 )
 
@@ -70,7 +71,11 @@ def test_under_debug_the_exit_code_and_the_json_stay(workspace: Workspace) -> No
 def test_a_taken_port_is_refused_before_anything_is_trained(workspace: Workspace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
-        refused(workspace.run(*DEMO, "--set", f"deploy.port={port}"), 5, f"Port {port} is used by")
+        refused(
+            workspace.run(*DEMO, "--set", "deploy.enabled=true", "--set", f"deploy.port={port}"),
+            5,
+            f"Port {port} is used by",
+        )
 
 
 def test_an_unknown_command_and_configuration_offer_the_nearest(workspace: Workspace) -> None:
@@ -80,7 +85,7 @@ def test_an_unknown_command_and_configuration_offer_the_nearest(workspace: Works
 
 def test_no_network_and_no_weights_names_both_ways_out(workspace: Workspace, pictures: Path, tmp_path: Path) -> None:
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
-    outcome = workspace.run("--pipeline", "training", "--data", str(pictures), environment=nobody)
+    outcome = workspace.run("--pipeline", "training", "--data", str(pictures), *SERVES_NOTHING, environment=nobody)
     refused(outcome, 2, "model.weights", "none", "file")
 
 
