@@ -111,7 +111,7 @@ def _absolute(config: Config) -> Config:
     """Name local pictures and weights by their whole paths, under which a container sees them."""
 
     def whole(text: str | None) -> str | None:
-        return str(Path(text).expanduser().absolute()) if text and Path(text).expanduser().exists() else text
+        return str(Path(text).expanduser().resolve()) if text and Path(text).expanduser().exists() else text
 
     data = config.data.model_copy(update={"source": whole(config.data.source)})
     model = config.model.model_copy(update={"weights": whole(config.model.weights)})

@@ -146,7 +146,7 @@ def mounts(config: Config) -> dict[str, dict[str, str]]:
     """Return what a container must see of this machine, each at the path that it has here."""
     found = {str(place): {"bind": str(place), "mode": "rw"} for place in (home.home(), home.reports())}
     for text in (config.data.source, config.model.weights, os.environ.get("HF_HOME")):
-        path = Path(text).expanduser().absolute() if text and "://" not in text else None
+        path = Path(text).expanduser().resolve() if text and "://" not in text else None
         if path is None or not path.exists():
             continue
         folder = str(path if path.is_dir() else path.parent)

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cli
 from cli import pipeline
+from imago.config import Config
+from stack import register
 
 
 def _main(monkeypatch: pytest.MonkeyPatch, run: Any, *options: str) -> int:
@@ -40,3 +43,16 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_one_json_object(
     assert json.loads(said.out)["exit_code"] == 1
     assert said.err.startswith("error: ZeroDivisionError: division by zero")
     assert said.err.count("\n") == 1
+
+
+def test_containers_are_given_paths_without_links_or_steps_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "moths").mkdir(parents=True)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "work")
+    config = Config.model_validate({"data": {"source": "../link/moths"}, "model": {"weights": "hub"}})
+    whole = pipeline._absolute(config)
+    assert whole.data.source == str(tmp_path / "data" / "moths")
+    assert whole.model.weights == "hub"
+    mounted = register.mounts(config)
+    assert mounted[str(tmp_path / "data" / "moths")] == {"bind": str(tmp_path / "data" / "moths"), "mode": "ro"}
