@@ -8,7 +8,7 @@ from imago.errors import ConfigError
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
 _name = click.option(
-    "--name", metavar="MODEL", help="Which deployment; without it the only one, or the only one that runs."
+    "--name", metavar="MODEL", help="Which deployment; without it the one that runs, else the one that changed last."
 )
 
 
@@ -102,9 +102,9 @@ def _chosen(name: str | None) -> str | None:
         from imago.serving.rollout import Deployment
 
         running = [one for one in known if Deployment(one).status().running]
-        if len(running) != 1:
-            raise ConfigError(f"There are several deployments: say which with `--name`, one of {', '.join(known)}.")
-        return running[0]
+        if len(running) > 1:
+            raise ConfigError(f"Several deployments run: say which with `--name`, one of {', '.join(running)}.")
+        return running[0] if running else known[0]  # the one that changed last
     return known[0] if known else None
 
 
@@ -126,7 +126,8 @@ def _show(status: object, as_json: bool) -> None:
     if status.running:
         click.echo(f"{model} serves on {status.endpoint} since {status.since} (page: {status.endpoint}/ui)")
     elif status.model:
-        click.echo(f"Not running. {model} was served last: `python run.py deployment start` serves it again.")
+        named = f" --name {status.model['name']}"
+        click.echo(f"Not running. {model} was served last: `python run.py deployment start{named}` serves it again.")
     else:
         click.echo("Nothing was ever deployed.")
     if status.previous:

@@ -70,6 +70,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
             "quarantined": len(validation.quarantined),
             "classes": len(report.classes),
         },
+        "training": {"epochs": config.training.epochs},
         "cached": cached,
         "reports": {
             "data": _write("data.html", validation.page),

@@ -4,7 +4,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from imago.config import ModelConfig
 
@@ -18,23 +17,44 @@ def show(outcome: dict[str, Any]) -> None:
     console.print()
     for line in _VERDICTS[outcome["pipeline"]](outcome):
         console.print(line)
-    table = Table.grid(padding=(0, 2))
-    for name, value in _rows(outcome):
-        table.add_row(f"[dim]{name}[/]", escape(str(value)))
-    console.print(table)
-    following = _NEXT.get(outcome["pipeline"], [])
+    rows = _rows(outcome)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(f"[dim]{name:<{width}}[/]  {escape(str(value))}")
+    following = _next(outcome)
     if following:
         console.print("\nNext:")
         for command, purpose in following:
-            console.print(f"  {escape(command + _named(command, outcome)):<66} [dim]{purpose}[/]")
+            console.print(f"  {escape(command):<66} [dim]{purpose}[/]")
 
 
-def _named(command: str, outcome: dict[str, Any]) -> str:
-    """Return the option that makes a command mean the model of this run, where it is not the default one."""
+def _next(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what to type next and what for, about the model of this run."""
+    run = "python run.py"
     name = outcome.get("model", {}).get("name")
-    if name in {None, ModelConfig().name} or not command.endswith("--pipeline monitoring"):
-        return ""
-    return f" --set model.name={name}"
+    named = "" if name in {None, ModelConfig().name} else f" --set model.name={name}"
+    watch = (f"{run} --pipeline monitoring{named}", "has what is asked drifted?")
+    own = (f"{run} --pipeline training --data FOLDER", "train on your own pictures, a folder a class")
+    again = (f"{run} --pipeline training --data FOLDER{named}", "train again, on data that holds the new pictures")
+    match outcome["pipeline"]:
+        case "training" if outcome["model"]["stage"] != "production":
+            longer = outcome["training"]["epochs"] * 2
+            return [
+                (f"{run} data check --data FOLDER", "is it the data?"),
+                (f"{run} --pipeline training … --set training.epochs={longer}", "train for longer"),
+                (f"{run} --pipeline training … --set model.weights=hub", "start from pretrained weights"),
+            ]
+        case "training" if outcome["endpoint"]:
+            stop = f"{run} deployment stop --name {name}"
+            return [(f"{run} predict PICTURE.jpg", "ask the endpoint"), own, watch, (stop, "stop the endpoint")]
+        case "training":
+            return [(f"{run} predict PICTURE.jpg --model {name}", "ask the model in production"), own]
+        case "inference":
+            return [watch]
+        case "monitoring":
+            return {"drifted": [again], "not_enough_data": [watch]}.get(outcome["verdict"], [])
+        case _:
+            return [(f"{run} --pipeline training --config reports/best.yaml", "train with the best configuration")]
 
 
 def _training_verdict(outcome: dict[str, Any]) -> list[str]:
@@ -50,8 +70,9 @@ def _training_verdict(outcome: dict[str, Any]) -> list[str]:
 
 
 def _inference_verdict(outcome: dict[str, Any]) -> list[str]:
-    failed = f", {outcome['failed']} could not be read (the reason stands in their row)" if outcome["failed"] else ""
-    return [f"[green]✓[/] [bold]{outcome['count']} pictures predicted{failed}[/]"]
+    count, failed = outcome["count"], outcome["failed"]
+    unread = f" of {count}; {failed} could not be read (the reason stands in their row)" if failed else ""
+    return [f"[green]✓[/] [bold]{count - failed} pictures predicted{unread}[/]"]
 
 
 def _monitoring_verdict(outcome: dict[str, Any]) -> list[str]:
@@ -99,15 +120,4 @@ _VERDICTS = {
     "inference": _inference_verdict,
     "monitoring": _monitoring_verdict,
     "sweep": _sweep_verdict,
-}
-_NEXT = {
-    "training": [
-        ("python run.py predict PICTURE.jpg", "ask the model in production"),
-        ("python run.py --pipeline training --data FOLDER", "train on your own pictures, a folder a class"),
-        ("python run.py --pipeline monitoring", "has what is asked drifted?"),
-        ("python run.py deployment stop", "stop the endpoint"),
-    ],
-    "inference": [("python run.py --pipeline monitoring", "has what is asked drifted?")],
-    "monitoring": [("python run.py --pipeline training --no-cache", "train again")],
-    "sweep": [("python run.py --pipeline training --config reports/best.yaml", "train with the best configuration")],
 }

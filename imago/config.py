@@ -1,6 +1,6 @@
 """What a person may configure: frozen models, one a section, that refuse what they do not know."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,7 +143,7 @@ class Config(Section):
     sweep: SweepConfig = SweepConfig()
 
 
-def load_config(name_or_path: str, overrides: Iterable[str] = ()) -> Config:
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file and apply `dotted.key=value` overrides, whose values are read as YAML.
 
     A name is looked up in `configs/` and `configs/experiments/`. Raises ConfigError for a file, key or value that
@@ -161,15 +161,17 @@ def load_config(name_or_path: str, overrides: Iterable[str] = ()) -> Config:
     raw = {key: value for key, value in raw.items() if value is not None}  # a section with nothing in it
     for override in overrides:
         _apply(raw, override)
-    return build_config(raw, where=str(path))
+    return build_config(raw, where=str(path), overrides=overrides)
 
 
-def build_config(raw: dict[str, Any], *, where: str) -> Config:
-    """Check a nested mapping into a Config; `where` names its origin in the ConfigError."""
+def build_config(raw: dict[str, Any], *, where: str, overrides: Sequence[str] = ()) -> Config:
+    """Check a nested mapping into a Config; the ConfigError names `where` it is from, or the override that is wrong."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, where)) from error
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        wrong = [one for one in overrides if f"{key}.".startswith(f"{one.partition('=')[0]}.")]
+        raise ConfigError(_explain(error, f"--set {wrong[-1]}" if wrong else where)) from error
 
 
 def find_config(name_or_path: str) -> Path:
@@ -219,4 +221,7 @@ def _explain(error: ValidationError, where: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"Unknown key '{key}' in {where}.{did_you_mean(key, known_keys())}"
+    if first["type"] == "string_pattern_mismatch":
+        allowed = "lower-case letters, digits, '.', '_' and '-', beginning and ending with a letter or digit"
+        return f"{key}: {first['input']!r} cannot be it, in {where}: use {allowed}."
     return f"{key}: {first['msg']} (it is {first['input']!r}), in {where}."

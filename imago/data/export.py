@@ -1,5 +1,6 @@
 """Writes a data set out for other programs: as split folders, or as one Parquet file."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> N
             "fingerprint": dataset.fingerprint,
             "pictures": len(dataset),
         }
-        facts["files"] = 1 + sum(path.is_file() for path in partial.rglob("*"))
+        facts["files"] = _listing(partial)
         (partial / MARKER).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -54,16 +55,26 @@ def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> N
 
 
 def _may_replace(target: Path) -> bool:
-    """Whether there is nothing but what an export has written: an empty folder, or as many files as it says."""
+    """Whether there is nothing but what an export has written: an empty folder, or the files that it lists."""
     if not target.is_dir():
         return False
-    files = sum(not path.is_dir() for path in target.rglob("*"))
+    files = _listing(target)
     try:
         return bool(files == json.loads((target / MARKER).read_text(encoding="utf-8"))["files"])
     except FileNotFoundError:
-        return files == 0
+        return files == _NOTHING
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _listing(folder: Path) -> str:
+    """Return a digest of the names and sizes of what is in a folder, but for the marker."""
+    found = sorted(path for path in folder.rglob("*") if not path.is_dir() and path != folder / MARKER)
+    facts = [(path.relative_to(folder).as_posix(), path.lstat().st_size) for path in found]
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+_NOTHING = hashlib.sha256(b"[]").hexdigest()
 
 
 def _paths(dataset: ImageDataset) -> Iterator[tuple[int, PurePosixPath]]:

@@ -172,7 +172,8 @@ class Deployment:
         neighbour = self._neighbour(config)
         door = self._check_port(state, config, old, neighbour)
         guarded, own = guard.renewed(state.current, os.environ)
-        self.say(f"starting {tag}; {old.tag if old else 'nothing'} serves meanwhile")
+        meanwhile = old.tag if old else f"{neighbour}, whose port it takes over," if neighbour else "nothing"
+        self.say(f"starting {tag}; {meanwhile} serves meanwhile")
         environment = _environment(tag, config) | own
         process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
         try:
@@ -199,6 +200,7 @@ class Deployment:
         deployment.write(self.name, committed.model_copy(update={"leftover": ()}))
         if neighbour:
             Deployment(neighbour, on_progress=self.say).give_way(tag)
+            self.say(f"{neighbour} serves no longer: to keep both, give one of them another deploy.port")
         self.say(f"{tag} serves on {new.endpoint}")
         return self.status()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -78,7 +79,7 @@ def _weights_path(weights: str) -> Path:
 def _read_state(path: Path) -> State:
     try:
         raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError, struct.error) as error:
         raise ConfigError(f"model.weights: {path} is not a readable checkpoint: {_first_line(error)}") from error
     except UnpicklingError as error:
         raise ConfigError(
@@ -93,4 +94,5 @@ def _read_state(path: Path) -> State:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [""])[0]
+    return line if any(letter.isalpha() for letter in line) else type(error).__name__

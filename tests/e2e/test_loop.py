@@ -241,8 +241,8 @@ def test_ctrl_c_in_the_middle_of_training_loses_nothing(
             if "epoch 1" in line:
                 break
         training.send_signal(signal.SIGINT)
-        _, said = training.communicate(timeout=60)
-    assert training.returncode == 130
+        outcome, said = training.communicate(timeout=60)
+    assert training.returncode == 130, f"{outcome}\n{said}"
     assert "Interrupted" in said
     assert "Traceback" not in said
     assert httpx.get(trained.json["endpoint"] + "/readyz").status_code == 200

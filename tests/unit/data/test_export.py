@@ -76,3 +76,11 @@ def test_a_label_that_would_leave_its_folder_is_refused(tmp_path: Path, label: s
     with pytest.raises(ConfigError, match="cannot name a folder"):
         export(dataset, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_correction_made_by_hand_is_not_thrown_away(tmp_path: Path) -> None:
+    export(colour_dataset(), tmp_path / "out")
+    picture = next(path for path in sorted((tmp_path / "out").rglob("*")) if path.is_file() and path.name != MARKER)
+    picture.rename(picture.with_name("relabelled.jpg"))
+    with pytest.raises(ConfigError, match="holds more than an earlier export"):
+        export(colour_dataset(), tmp_path / "out")

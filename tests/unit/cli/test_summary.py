@@ -1,0 +1,56 @@
+"""What a run says at its end: nothing is cut off, and what it tells to type next fits what came of it."""
+
+from typing import Any
+
+import pytest
+
+from cli import summary
+
+
+def trained(**changes: Any) -> dict[str, Any]:
+    model = {"name": "shapes", "version": "3", "stage": "production", "architecture": "resnet18", "weights": "none"}
+    return {
+        "pipeline": "training", "status": "completed", "run_id": "1", "stack": "imago-local", "model": model,
+        "metrics": {"test_accuracy": 0.9}, "promoted": True, "reason": "First of its name.",
+        "endpoint": "http://127.0.0.1:3000", "example": None, "training": {"epochs": 5},
+        "data": {"origin": "a test", "found": 9, "quarantined": 0, "classes": 2}, "reports": {}, **changes,
+    }  # fmt: skip
+
+
+def said(capsys: pytest.CaptureFixture[str], outcome: dict[str, Any]) -> str:
+    summary.show(outcome)
+    return capsys.readouterr().out
+
+
+def test_a_long_path_is_never_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a-rather-long-name" * 12 + "/data.html"
+    assert path in said(capsys, trained(reports={"data": path}))
+
+
+def test_what_serves_can_be_asked_watched_and_stopped_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, trained())
+    assert "deployment stop --name shapes" in text
+    assert "--pipeline monitoring --set model.name=shapes" in text
+
+
+def test_what_was_not_promoted_is_told_how_to_become_better(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, trained(model={**trained()["model"], "stage": None}, endpoint=None))
+    assert "training.epochs=10" in text
+    assert "run.py predict" not in text
+    assert "deployment stop" not in text
+
+
+@pytest.mark.parametrize(("verdict", "next_"), [("drifted", "--data FOLDER --set model.name=shapes"), ("stable", None)])
+def test_after_monitoring_only_a_drift_asks_for_training(
+    capsys: pytest.CaptureFixture[str], verdict: str, next_: str | None
+) -> None:
+    outcome = {**trained(), "pipeline": "monitoring", "verdict": verdict, "window": {"count": 3}, "metrics": {}}
+    del outcome["data"]
+    text = said(capsys, outcome)
+    assert (next_ in text) if next_ else ("Next:" not in text)
+
+
+def test_what_could_not_be_read_is_not_counted_as_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = {**trained(), "pipeline": "inference", "count": 123, "failed": 1, "metrics": {}}
+    del outcome["data"]
+    assert "122 pictures predicted of 123; 1 could not be read" in said(capsys, outcome)
