@@ -80,6 +80,8 @@ def front(ctx: click.Context, pipeline: str | None, as_json: bool, debug: bool, 
             )
         return
     if pipeline is None:
+        if as_json or any(options.values()):
+            raise click.UsageError(f"Say which pipeline: --pipeline {'|'.join(PIPELINES)}.")
         click.echo(ctx.get_help())
         return
     from cli.pipeline import run_pipeline

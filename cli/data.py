@@ -77,20 +77,25 @@ def check(ctx: click.Context, source: str | None, config: str, overrides: tuple[
     """Run every check without training; exits with 3 where the data is refused."""
     from cli.logs import stdout_to_stderr
     from imago import home
+    from imago.data.validation import ValidationResult
     from imago.errors import DataRefused
 
     with stdout_to_stderr():
-        settings, dataset = _load(config, overrides, source)
-        result = _validate(dataset, settings)
-        report = home.write_report("data.html", result.page)
+        try:
+            settings, dataset = _load(config, overrides, source)
+            result = _validate(dataset, settings)
+            report = str(home.write_report("data.html", result.page))
+        except DataRefused as refusal:
+            result, report = ValidationResult.of_nothing(str(refusal)), None
     if as_json:
-        click.echo(json.dumps({**result.to_json(), "report": str(report)}))
+        click.echo(json.dumps({**result.to_json(), "report": report}))
     else:
-        click.echo(f"{'✓ Accepted' if result.verdict == 'accepted' else '✗ Refused'}. {dataset.origin}")
+        click.echo(f"{'✓ Accepted' if result.verdict == 'accepted' else '✗ Refused'}. {result.origin}")
         click.echo(f"{result.found:,} found, {result.accepted:,} accepted, {len(result.quarantined):,} in quarantine")
         for found in (found for found in result.checks if found.count):
             click.echo(f"  {found.severity:<10} {found.id}: {found.sentence}")
-        click.echo(f"report: {report}")
+        if report:
+            click.echo(f"report: {report}")
     try:
         result.raise_if_refused()
     except DataRefused as refusal:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 GIGABYTE = 1_000_000_000
 DISK_NEEDED, DISK_WANTED = 1, 5  # gigabytes
 MEMORY_WANTED = 3  # gigabytes
-SECONDS = 4.0
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
@@ -210,35 +209,18 @@ def _endpoint(config: "Config") -> Iterator[Row]:
 
 def _weights(config: "Config") -> Iterator[Row]:
     import imago.torchvision_compat  # noqa: F401, I001  (before timm)
-    import httpx
-    import timm
-    from huggingface_hub import constants, try_to_load_from_cache
 
-    from imago.training.checkpoint import HUB_FILES, weights_state
-    from imago.training.classifier import check_architecture
+    from imago.errors import ConfigError
+    from imago.training.classifier import check_architecture, check_weights, weights_state
 
-    architecture, weights = config.model.architecture, config.model.weights
-    check_architecture(architecture)
-    if weights != "hub":
-        weights_state(weights)
-        yield Row("weights", "ok", "none: a random start" if weights == "none" else weights)
-        return
-    pretrained = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-    hub_id = pretrained.hf_hub_id if pretrained else None
-    if hub_id and any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in HUB_FILES):
-        yield Row("weights", "ok", f"{hub_id} is in the hub's cache on this machine")
-        return
-    todo = "set model.weights to a checkpoint's file or folder, or to none for a random start"
-    if constants.HF_HUB_OFFLINE:
-        yield Row("weights", "warn", f"{hub_id} is not in the cache, and HF_HUB_OFFLINE is set", todo)
-        return
+    check_architecture(config.model.architecture)
+    weights_state(config.model.weights)
     try:
-        httpx.head(f"{constants.ENDPOINT}/{hub_id}/resolve/main/{HUB_FILES[0]}", timeout=SECONDS)
-    except httpx.HTTPError as error:
-        detail = f"{hub_id} is not in the cache, and {constants.ENDPOINT} does not answer ({type(error).__name__})"
-        yield Row("weights", "warn", detail, todo)
-        return
-    yield Row("weights", "ok", f"{hub_id} will be fetched from {constants.ENDPOINT}")
+        yield Row(
+            "weights", "ok", check_weights(config.model.architecture, config.model.weights, config.data.image_size)
+        )
+    except ConfigError as error:
+        yield Row("weights", "warn" if config.model.weights == "hub" else "fail", str(error))
 
 
 LOOKS: tuple[Look, ...] = (_python, _packages, _torch, _folders, _space, _stack, _endpoint, _weights)

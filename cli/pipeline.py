@@ -43,12 +43,14 @@ def run_pipeline(
 def _run(
     pipeline: str, config: Config, *, stack: str | None, no_cache: bool, dry_run: bool, debug: bool
 ) -> dict[str, Any]:
+    from imago import home
     from imago.data.sources import source_state
 
+    home.require_writable()
     if pipeline == "inference" and (config.data.source or "hf:").startswith("hf:"):
         raise ConfigError("The inference pipeline needs a folder of pictures: add `--data FOLDER_OR_URI`.")
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
-    weights = _check_training(config) if pipeline in {"training", "sweep"} else ""
+    weights = _check_training(config, dry_run) if pipeline in {"training", "sweep"} else ""
     if pipeline == "training" and config.deploy.enabled:
         from imago.serving.rollout import Deployment
 
@@ -118,11 +120,14 @@ def _absolute(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model})
 
 
-def _check_training(config: Config) -> str:
+def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.checks import severities
-    from imago.training.classifier import check_architecture, weights_state
+    from imago.training.classifier import check_architecture, check_weights, weights_state
 
     severities(config.data)
     check_architecture(config.model.architecture)
-    return weights_state(config.model.weights)
+    state = weights_state(config.model.weights)
+    if thoroughly:
+        check_weights(config.model.architecture, config.model.weights, config.data.image_size)
+    return state

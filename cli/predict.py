@@ -16,7 +16,7 @@ PICTURES_FAULT = (400, 413, 415, 422)  # any other refusal would meet the next p
     metavar="PICTURE…",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
 )
 @click.option("--url", metavar="ENDPOINT", help="An endpoint's address; its key, if any, is read from IMAGO_API_KEY.")
 @click.option("--model", "name", metavar="NAME", help="Which model, where several are deployed or in production.")
@@ -115,7 +115,12 @@ def _here(name: str | None, pictures: tuple[Path, ...], top_k: int) -> dict[str,
 def _not_read(picture: Path) -> dict[str, Any]:
     from imago.data.listing import MAX_FILE_BYTES
 
-    message = f"The file is empty, not to be read, or larger than {MAX_FILE_BYTES:,} bytes."
+    if not picture.exists():
+        message = "There is no such file."
+    elif picture.is_dir():
+        message = "It is a folder: `--pipeline inference --data FOLDER` predicts all that is in one."
+    else:
+        message = f"The file is empty, not to be read, or larger than {MAX_FILE_BYTES:,} bytes."
     return {"path": str(picture), "error": {"code": "not_read", "message": message}}
 
 

@@ -9,6 +9,7 @@ import httpx
 from imago.data.dataset import Split
 from imago.data.listing import MAX_FILE_BYTES, Listing, Row, class_named, is_picture, read_file, split_named
 from imago.errors import ConfigError, DataRefused
+from imago.home import home
 
 
 def is_saved(folder: Path) -> bool:
@@ -28,6 +29,20 @@ def list_saved(folder: Path, shown: str) -> Listing:
     return _list(data, shown, "a saved Hugging Face data set")
 
 
+def list_parquet(file: Path, shown: str) -> Listing:
+    """List the pictures in a Parquet file that holds them, by its columns `image`, `label`, and perhaps `id` and
+    `split`: as `data export` writes it, or a hub. Raises ConfigError where it cannot be read."""
+    import datasets
+
+    try:
+        data = datasets.Dataset.from_parquet(str(file), cache_dir=str(home() / "sources" / "parquet"))
+    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        raise ConfigError(f"The Parquet file {shown} cannot be read: {' '.join(str(error).split())}") from error
+    if data.features.get("image") in (datasets.Value("binary"), datasets.Value("large_binary")):
+        data = data.cast_column("image", datasets.Image(decode=False))
+    return _list(data, shown, "a Parquet file of pictures")
+
+
 def list_named(name: str) -> Listing:
     """List the pictures of a data set of the hub, which is downloaded first. Raises ConfigError where that fails."""
     import datasets
@@ -39,8 +54,8 @@ def list_named(name: str) -> Listing:
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"The Hugging Face data set '{name}' cannot be loaded ({reason}): check its name and the network, "
-            "or save it with `save_to_disk` elsewhere and give its folder."
+            f"'{name}' is no folder here, and the Hugging Face data set '{name}' cannot be loaded ({reason}): check "
+            "its name and the network, or save it with `save_to_disk` elsewhere and give its folder."
         ) from error
     return _list(data, f"hf:{name}", "a Hugging Face data set")
 
@@ -75,14 +90,35 @@ def _rows(data: Any, part: str, split: Split | None, shown: str) -> list[Row]:
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None
     pictures = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     extensions = [PurePosixPath(path or "").suffix.lower() for path in _paths(pictures, image)]
+    ids, splits = _ids(data), _splits(data, shown) if split is None else None
     rows: list[Row] = []
     for index, value in enumerate(data[label]):
         if value is None or (names is not None and value < 0):
             continue
         name = class_named(names[value] if names is not None else str(value), shown)
-        identity = "/".join(filter(None, (part, name, f"{index:06d}{extensions[index]}")))
-        rows.append(Row(identity, name, split, partial(_read, pictures, image, index)))
+        made = "/".join(filter(None, (part, name, f"{index:06d}{extensions[index]}")))
+        of_row = splits[index] if splits else split
+        rows.append(Row(ids[index] if ids else made, name, of_row, partial(_read, pictures, image, index)))
     return rows
+
+
+def _ids(data: Any) -> list[str] | None:
+    """Return the column `id`, where it tells the rows apart."""
+    ids = [str(value) for value in data["id"]] if "id" in data.features else []
+    return ids if ids and len(set(ids)) == len(ids) else None
+
+
+def _splits(data: Any, shown: str) -> list[Split] | None:
+    """Return the column `split`, where there is one. Raises ConfigError for a word that names none."""
+    if "split" not in data.features:
+        return None
+    splits: list[Split] = []
+    for word in data["split"]:
+        split = split_named(str(word))
+        if split is None:
+            raise ConfigError(f"The split '{word}' in {shown} is none of train, val, valid, validation and test.")
+        splits.append(split)
+    return splits
 
 
 def _columns(data: Any, shown: str) -> tuple[str, str]:

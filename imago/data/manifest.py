@@ -29,6 +29,18 @@ class Entry:
     split: Split | None
 
 
+def holds_pictures(path: Path) -> bool:
+    """Tell whether a file is a Parquet table of the pictures themselves, and not of their paths."""
+    if path.suffix.lower() != ".parquet":
+        return False
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):  # which `read_manifest` says
+        return False
+    named = {name.strip().casefold() for name in schema.names}
+    return "image" in named and not named & set(COLUMNS["path"])
+
+
 def list_manifest(path: Path, shown: str) -> Listing:
     """List the pictures of a manifest; a missing one is a row without bytes.
 

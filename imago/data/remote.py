@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imago.data.listing import EXTENSIONS
-from imago.data.manifest import SUFFIXES, read_manifest
+from imago.data.manifest import SUFFIXES, holds_pictures, read_manifest
 from imago.errors import ConfigError, DataRefused
 
 _WANTED = EXTENSIONS | {*SUFFIXES, ".json", ".arrow"}
@@ -47,7 +47,8 @@ def fetch(uri: str, cache: Path) -> Path:
     try:
         if remote.manifest:
             _download(remote, [remote.manifest], partial, uri)
-            named = {row.path for row in read_manifest(partial / remote.manifest, uri)}
+            table = partial / remote.manifest
+            named = set() if holds_pictures(table) else {row.path for row in read_manifest(table, uri)}
             _download(remote, [name for name in remote.files if name in named], partial, uri)
         else:
             _download(remote, list(remote.files), partial, uri)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,10 @@ from uuid import uuid4
 from imago.config import DataConfig
 from imago.data import hugging_face, remote
 from imago.data.dataset import SPLITS, ImageDataset
+from imago.data.export import PARQUET
 from imago.data.folders import list_folder, walk
 from imago.data.listing import Listing, Row, split_named
-from imago.data.manifest import SUFFIXES, list_manifest, read_manifest
+from imago.data.manifest import SUFFIXES, holds_pictures, list_manifest, read_manifest
 from imago.data.splitting import assign_splits, look_alike_groups
 from imago.data.synthetic import synthetic_dataset
 from imago.dependencies import sources_of
@@ -26,6 +28,7 @@ from imago.home import ROOT, home
 _READERS = 16
 _AHEAD = 256  # pictures
 _KEPT = 4  # data sets under the home
+_BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _UNCERTAIN = ("hf:", "kaggle:")
 """Of these only the name is known, not what lies behind it today; their libraries have caches of their own."""
 
@@ -36,12 +39,13 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     They are read once: what was read is kept under the home, and mapped from there as long as neither the source nor
     the configuration nor the code that reads changes. Splits that are missing are made, and `classes` and
     `limit_per_class` applied, the same for the same seed. Raises ConfigError for a source that cannot be used as named,
-    DataRefused for one with fewer than two classes.
+    DataRefused for one without a labelled picture.
     """
     if config.source is None:
         rows, origin = _rows(config, seed)
         ids, images, labels, splits = zip(*_read(rows), strict=True)
         return ImageDataset.from_rows(ids, images, labels, splits, origin=origin)
+    config = config.model_copy(update={"source": spelt_out(config.source)})
     folder = home() / "datasets"
     folder.mkdir(exist_ok=True)
     known = folder / f"{_key(config, seed)}.arrow"
@@ -52,7 +56,7 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     fresh = folder / f".{known.stem}.{uuid4().hex[:8]}"
     try:
         dataset = ImageDataset.stored(fresh, _read(rows), origin=origin)
-        if config.source.startswith(_UNCERTAIN):
+        if str(config.source).startswith(_UNCERTAIN):
             return replace(dataset, file=None)
         fresh.replace(known)
         for old in sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
@@ -60,6 +64,12 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
         return replace(dataset, file=known)
     finally:
         fresh.unlink(missing_ok=True)  # what is mapped stays, without a name
+
+
+def spelt_out(source: str) -> str:
+    """Return `hf:owner/name` for a bare `owner/name` that cannot be a path here, and any other source as it is."""
+    bare = _BARE_NAME.fullmatch(source) and not source.lower().endswith(SUFFIXES)
+    return f"hf:{source}" if bare and not Path(source).parent.exists() else source
 
 
 def _key(config: DataConfig, seed: int) -> str:
@@ -73,11 +83,7 @@ def _key(config: DataConfig, seed: int) -> str:
 
 def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:
     listing = _list(config, seed)
-    shown = config.source or "the synthetic moths"
     rows = _of_classes(listing.rows, config.classes)
-    if len({row.label for row in rows}) < 2:
-        only = rows[0].label
-        raise DataRefused(f"{shown} has one class only, '{only}': a classifier needs at least two.")
     rows, made = _with_splits(rows, config, seed)
     if config.limit_per_class is not None:
         rows = _limited(rows, config.limit_per_class, seed)
@@ -98,7 +104,7 @@ def fetched(source: str) -> Path:
 
     Raises ConfigError where there is none, and for the name of a Hugging Face data set, which is neither.
     """
-    if source.startswith("hf:"):
+    if spelt_out(source).startswith("hf:"):
         raise ConfigError(f"{source} is a data set, not a folder of pictures: give the path or address of a folder.")
     if source.startswith("kaggle:"):
         return remote.fetch_kaggle(source.removeprefix("kaggle:"))
@@ -114,7 +120,8 @@ def source_state(source: str | None) -> str:
     """
     if source is None:
         return "synthetic"
-    if source.startswith(("hf:", "kaggle:")):
+    source = spelt_out(source)
+    if source.startswith(_UNCERTAIN):
         return source
     if remote.is_remote(source) and not source.startswith("file://"):
         return remote.state(source)
@@ -122,7 +129,8 @@ def source_state(source: str | None) -> str:
     if path.is_dir():
         facts = [(file.name, file.size, file.modified) for file in walk(path).files]
     else:
-        named = {row.path for row in read_manifest(path, source)} if path.suffix.lower() in SUFFIXES else set()
+        lists = path.suffix.lower() in SUFFIXES and not holds_pictures(path)
+        named = {row.path for row in read_manifest(path, source)} if lists else set()
         facts = [_facts(path, path.name), *(_facts(path.parent / name, name) for name in sorted(named))]
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -162,8 +170,12 @@ def _local(source: str) -> Path:
 
 
 def _list_path(path: Path, shown: str) -> Listing:
+    if path.is_dir() and (path / PARQUET).is_file():
+        path, shown = path / PARQUET, f"{shown}/{PARQUET}"
     if path.is_dir():
         return hugging_face.list_saved(path, shown) if hugging_face.is_saved(path) else list_folder(path, shown)
+    if holds_pictures(path):
+        return hugging_face.list_parquet(path, shown)
     if path.suffix.lower() in SUFFIXES:
         return list_manifest(path, shown)
     raise ConfigError(

@@ -32,6 +32,22 @@ class ValidationResult(BaseModel):
     origin: str
     page: str  # HTML
 
+    @classmethod
+    def of_nothing(cls, reason: str) -> "ValidationResult":
+        """Return the verdict on a source in which there is no labelled picture."""
+        return cls(
+            verdict="refused",
+            reasons=[reason],
+            found=0,
+            accepted=0,
+            quarantined={},
+            checks=[],
+            expectations={},
+            fingerprint="",
+            origin=reason,
+            page="",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return what `data check --json` prints, but the report's path."""
         return {

@@ -156,12 +156,10 @@ class _Form:
             self.others.append(name[:40])
             return
         if len(self.pictures) >= self.max_pictures:
-            code = "too_many_pictures"
             if self.max_pictures == 1:
-                raise Refusal(
-                    400, code, f"The field `{self.field}` holds several pictures; use /predict_batch for them."
-                )
-            raise Refusal(413, code, f"A request takes at most {self.max_pictures} pictures.")
+                instead = f"The field `{self.field}` holds several pictures; use /predict_batch for them."
+                raise Refusal(400, "too_many_pictures", instead)
+            raise Refusal(413, "too_many_pictures", f"A request takes at most {self.max_pictures} pictures.")
         self.current = bytearray()
         self.pictures.append(self.current)
 

@@ -16,7 +16,15 @@ from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, did_you_mean
 from imago.training.checkpoint import HUB_FILES, Checkpoint, State, read_checkpoint, weights_state
 
-__all__ = ["check_architecture", "create_classifier", "embed", "head_of", "preprocessing_of", "weights_state"]
+__all__ = [
+    "check_architecture",
+    "check_weights",
+    "create_classifier",
+    "embed",
+    "head_of",
+    "preprocessing_of",
+    "weights_state",
+]
 
 _CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
 _SEED, _SHOWN = 0, 3
@@ -47,6 +55,25 @@ def check_architecture(architecture: str) -> None:
     if not timm.is_model(architecture):
         hint = did_you_mean(architecture, timm.list_models())
         raise ConfigError(f"model.architecture: timm {timm.__version__} knows no '{architecture}'.{hint}")
+
+
+def check_weights(architecture: str, weights: str, image_size: int) -> str:
+    """Say where the weights come from; nothing is fetched from the hub for that.
+
+    Raises ConfigError, as `create_classifier` does, where they cannot be had or do not fit.
+    """
+    if weights != "hub":
+        create_classifier(architecture, weights, 2, image_size)
+        return "a random start" if weights == "none" else f"{weights} fits {architecture}"
+    check_architecture(architecture)
+    hub_id = _hub_weights(architecture).hf_hub_id
+    if _cached(hub_id):
+        return f"{hub_id} is in the hub's cache on this machine"
+    try:
+        _ask_hub(hub_id)
+    except _NO_NETWORK as error:
+        raise _not_to_be_had(architecture, error) from error
+    return f"{hub_id} will be fetched from {constants.ENDPOINT}"
 
 
 def preprocessing_of(model: nn.Module, image_size: int) -> Preprocessing:
@@ -84,10 +111,7 @@ def _takes_image_size(architecture: str) -> bool:
 
 
 def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Module:
-    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-    if config is None or not config.has_weights:
-        hint = did_you_mean(architecture, timm.list_pretrained())
-        raise ConfigError(f"model.weights: timm has no pretrained weights for '{architecture}'; `none` is left.{hint}")
+    config = _hub_weights(architecture)
     overlay = {"file": cached} if (cached := _cached(config.hf_hub_id)) else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -98,10 +122,7 @@ def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Modu
                 _ask_hub(config.hf_hub_id)
             model = _random(architecture, num_classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
         except _NO_NETWORK as error:
-            raise ConfigError(
-                f"model.weights: the hub's weights for '{architecture}' cannot be had ({_first_line(error)}): set "
-                "model.weights to a checkpoint's file or folder, or to `none` for a random start."
-            ) from error
+            raise _not_to_be_had(architecture, error) from error
         except (RuntimeError, SafetensorError) as error:
             raise ConfigError(
                 f"model.weights: the hub's weights do not fit '{architecture}': {_first_line(error)}"
@@ -110,6 +131,22 @@ def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Modu
     if missed:
         raise ConfigError(f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}.")
     return model
+
+
+def _hub_weights(architecture: str) -> Any:
+    """Return timm's description of the pretrained weights. Raises ConfigError where it has none."""
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    if config is None or not config.has_weights:
+        hint = did_you_mean(architecture, timm.list_pretrained())
+        raise ConfigError(f"model.weights: timm has no pretrained weights for '{architecture}'; `none` is left.{hint}")
+    return config
+
+
+def _not_to_be_had(architecture: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"model.weights: the hub's weights for '{architecture}' cannot be had ({_first_line(error)}): set "
+        "model.weights to a checkpoint's file or folder, or to `none` for a random start."
+    )
 
 
 def _cached(hub_id: str | None) -> str | None:

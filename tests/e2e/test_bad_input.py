@@ -114,7 +114,8 @@ def test_data_that_cannot_be_trained_on_is_refused(
     else:
         (pictures / "train" / "lonely").mkdir()
         (pictures / "train" / "lonely" / "1.jpg").write_bytes(_photograph())
-    refused(workspace.run(*DEMO, "--data", str(source)), 3, "lonely" if kind == "one picture" else source.name)
+    said = {"empty": "There are no pictures in", "one class": "one class only", "one picture": "lonely"}[kind]
+    refused(workspace.run(*DEMO, "--data", str(source)), 3, said)
 
 
 def test_unreadable_pictures_go_to_quarantine_with_their_reason(workspace: Workspace, pictures: Path) -> None:

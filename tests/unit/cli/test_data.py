@@ -92,6 +92,27 @@ def test_check_exits_with_3_and_still_prints_one_object_where_the_data_is_refuse
     assert result.stderr.startswith("error: The data is refused: ")
 
 
+def test_check_of_a_source_without_pictures_keeps_its_shape(moths: Path) -> None:
+    (moths / "empty").mkdir()
+    result = run(moths, "check", "--data", str(moths / "empty"), "--json")
+    assert result.exit_code == 3
+    outcome = json.loads(result.stdout)
+    assert outcome["verdict"] == "refused"
+    assert outcome["pictures"] == {"found": 0, "accepted": 0, "quarantined": 0}
+    assert "There are no pictures in" in outcome["reasons"][0]
+    assert (outcome["checks"], outcome["report"]) == ([], None)
+
+
+def test_check_of_one_class_refuses_and_shows_it(moths: Path) -> None:
+    one = moths.parent / "one"
+    shutil.copytree(moths / "train" / "velora_fasciata", one / "velora_fasciata")
+    result = run(moths, "check", "--data", str(one), "--json")
+    outcome = json.loads(result.stdout)
+    assert (result.exit_code, outcome["verdict"], outcome["pictures"]["found"]) == (3, "refused", 8)
+    assert "one class only, 'velora_fasciata'" in outcome["reasons"][0]
+    assert "<html" in Path(outcome["report"]).read_text(encoding="utf-8")
+
+
 def test_diff_names_every_kind_of_change(moths: Path) -> None:
     new = Path(shutil.copytree(moths, moths.parent / "new"))
     first = new / "train" / "velora_fasciata"
@@ -129,9 +150,10 @@ def test_export_writes_the_accepted_pictures_only(moths: Path, layout: str) -> N
     assert not list(target.rglob("text.jpg"))
 
 
-def test_what_was_exported_is_read_back_as_the_same_data(moths: Path) -> None:
+@pytest.mark.parametrize("layout", ["folders", "parquet"])
+def test_what_was_exported_is_read_back_as_the_same_data(moths: Path, layout: str) -> None:
     target = moths.parent / "processed"
-    exported = run(moths, "export", "--data", str(moths), "--to", str(target), "--json")
+    exported = run(moths, "export", "--data", str(moths), "--to", str(target), "--format", layout, "--json")
     read = run(moths, "describe", "--data", str(target), "--json")
     assert json.loads(read.stdout)["fingerprint"] == json.loads(exported.stdout)["fingerprint"]
 

@@ -124,8 +124,8 @@ def test_weights_that_are_not_there_and_no_hub_are_a_warning_with_the_ways_out(
     monkeypatch.setattr(constants, "ENDPOINT", address)
     [row] = module._weights(Config())
     assert row.state == "warn"
-    assert "ConnectError" in row.detail
-    assert "model.weights" in row.todo
+    assert "cannot be had" in row.detail
+    assert "set model.weights to a checkpoint's file or folder, or to `none`" in row.detail
 
 
 def test_an_unknown_configuration_key_is_refused(configuration: str) -> None:

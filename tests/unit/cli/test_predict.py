@@ -156,5 +156,13 @@ def test_a_wrong_key_ends_the_command_at_once(pictures: dict[str, str]) -> None:
     assert len(asked) == 1
 
 
-def test_a_picture_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    assert run(str(tmp_path / "absent.jpg")).exit_code == 2
+def test_a_file_that_is_not_there_and_a_folder_do_not_stop_the_others(
+    pictures: dict[str, str], package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, package)
+    result = run(str(tmp_path / "absent.jpg"), str(tmp_path), pictures["red"], "--json")
+    assert result.exit_code == 1
+    absent, folder, red = json.loads(result.stdout)["predictions"]
+    assert absent["error"]["message"] == "There is no such file."
+    assert "--pipeline inference" in folder["error"]["message"]
+    assert red["predictions"][0]["label"] == "red"

@@ -105,3 +105,17 @@ def test_broken_saved_data_set_is_refused(tmp_path):
     next((tmp_path / "saved").glob("*.arrow")).write_bytes(b"broken")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "saved")
+
+
+def test_a_hubs_parquet_file_gives_its_pictures_and_gets_splits(tmp_path):
+    make(40).to_parquet(tmp_path / "moths.parquet")
+    dataset = load(tmp_path / "moths.parquet")
+    assert dataset.counts() == {name: {"train": 16, "val": 2, "test": 2} for name in sorted(CLASSES)}
+    assert "Parquet file of pictures" in dataset.origin
+
+
+def test_a_parquet_of_pictures_with_an_unknown_split_is_refused(tmp_path):
+    data = make(4).add_column("split", ["train", "train", "dev", "test"])
+    data.to_parquet(tmp_path / "moths.parquet")
+    with pytest.raises(ConfigError, match=r"split 'dev' in .* is none of train"):
+        load(tmp_path / "moths.parquet")

@@ -5,7 +5,7 @@ import pytest
 from imago.config import DataConfig, SyntheticConfig
 from imago.data import folders
 from imago.data.dataset import ImageDataset
-from imago.data.sources import load_dataset, source_state
+from imago.data.sources import load_dataset, source_state, spelt_out
 from imago.data.synthetic import SPECIES
 from imago.errors import ConfigError, DataRefused
 from tests.unit.data.pictures import encode, moth, write_classes
@@ -72,12 +72,6 @@ def test_empty_folder_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_one_class_is_refused(tmp_path):
-    write_classes(tmp_path, {"only": 5})
-    with pytest.raises(DataRefused, match="one class only, 'only'"):
-        load(tmp_path)
-
-
 def test_file_that_is_no_manifest_is_refused(tmp_path):
     (tmp_path / "moths.zip").write_bytes(b"PK")
     with pytest.raises(ConfigError, match=r"neither a folder nor a manifest"):
@@ -131,6 +125,15 @@ def test_thousands_of_files_are_read_within_seconds(tmp_path):
     assert len(load(tmp_path)) == 3000
     end = os.times()
     assert (end.user + end.system) - (start.user + start.system) < 3
+
+
+def test_a_bare_name_is_a_hub_where_no_folder_can_have_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert spelt_out("owner/moths") == "hf:owner/moths"
+    assert source_state("owner/moths") == "hf:owner/moths"
+    for path in ("data/moths", "lists/moths.csv", "moths", "./owner/moths", "owner/moths/train", "hf:owner/moths"):
+        assert spelt_out(path) == path
 
 
 def test_state_of_no_source_and_of_hubs_is_their_name():
