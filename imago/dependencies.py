@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from imago.home import ROOT
@@ -29,11 +30,14 @@ def _file(name: str, root: Path) -> str | None:
     return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (root / file).is_file()), None)
 
 
-def _imports(text: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(text)):
-        names: list[str] = []
+@cache
+def _imports(text: str) -> tuple[str, ...]:
+    return tuple(name for name in _imported(ast.parse(text)) if name.split(".")[0] == PROJECT)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name.split(".")[0] == PROJECT)
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
-from scipy.stats import ks_2samp
+import scipy  # loads its parts when they are used
 
 from imago.config import DataConfig
 from imago.data.dataset import SPLITS
@@ -121,7 +121,7 @@ def version_shift(accepted: PictureTable, previous: PictureTable | None) -> Find
 def _shift(reference: pd.DataFrame, current: pd.DataFrame) -> list[str]:
     if min(len(reference), len(current)) < SHIFT_PICTURES:
         return []
-    tests = {name: ks_2samp(reference[name], current[name], method="asymp") for name in MEASURES}
+    tests = {name: scipy.stats.ks_2samp(reference[name], current[name], method="asymp") for name in MEASURES}
     return [name for name, test in tests.items() if test.statistic >= SHIFT_DISTANCE and test.pvalue < SHIFT_P_VALUE]
 
 

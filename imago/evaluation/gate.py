@@ -1,7 +1,7 @@
 """Whether a challenger may stand for production: only after it was compared with the champion that does."""
 
+import scipy  # loads its parts when they are used
 from pydantic import Field
-from scipy.stats import binomtest
 
 from imago.config import GateConfig
 from imago.evaluation.metrics import Finding
@@ -91,7 +91,7 @@ def compare(challenger: EvaluationReport, champion: EvaluationReport) -> Compari
         champion_accuracy=champion.metrics.accuracy,
         only_challenger_right=only_challenger,
         only_champion_right=only_champion,
-        p_value=min(1.0, float(binomtest(only_challenger, differing).pvalue)) if differing else 1.0,
+        p_value=min(1.0, float(scipy.stats.binomtest(only_challenger, differing).pvalue)) if differing else 1.0,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import hypergeom
+import scipy  # loads its parts when they are used
 
 from imago.evaluation.metrics import Finding, Interval, wilson_interval
 
@@ -72,7 +72,7 @@ def _thirds(values: npt.NDArray[np.floating], words: tuple[str, ...]) -> list[tu
 
 
 def _fewer_by_chance(right: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> float:
-    return float(hypergeom.cdf(right[inside].sum(), len(right), right.sum(), inside.sum()))
+    return float(scipy.stats.hypergeom.cdf(right[inside].sum(), len(right), right.sum(), inside.sum()))
 
 
 def _holm(p_values: Sequence[float]) -> list[bool]:
