@@ -123,11 +123,13 @@ def _absolute(config: Config) -> Config:
 def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.checks import severities
+    from imago.data.sources import check_source
     from imago.training.classifier import check_architecture, check_weights, weights_state
 
     severities(config.data)
     check_architecture(config.model.architecture)
     state = weights_state(config.model.weights)
-    if thoroughly:
+    check_source(config.data)
+    if thoroughly or config.model.weights not in {"hub", "none"}:
         check_weights(config.model.architecture, config.model.weights, config.data.image_size)
     return state

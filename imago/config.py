@@ -50,6 +50,7 @@ class DataConfig(Section):
     source: str | None = None  # what `--data` gives; None: the synthetic moths
     image_size: int = Field(default=224, ge=32, le=1024)  # side of what the model sees, in pixels
     classes: tuple[str, ...] | None = None  # read these only; None: all
+    subset: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # which share of each class and split
     limit_per_class: int | None = Field(default=None, ge=1)  # pictures a class and split; None: all
     min_per_class: int = Field(default=5, ge=1)  # accepted training pictures; fewer refuse the data
     max_pixels: int = Field(default=50_000_000, ge=1, le=50_000_000)  # of a picture; a larger one is never decoded

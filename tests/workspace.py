@@ -27,6 +27,8 @@ THEIRS = (
     "https_proxy",
 )
 """What a user may have set for themselves, which is no business of a test."""
+TINY = ("--set", "model.architecture=test_resnet", "--set", "model.weights=none")
+"""timm's own network for tests: it learns the moths in seconds."""
 
 
 def free_port() -> int:
@@ -67,7 +69,6 @@ class Workspace:
             MARK: str(self.folder / "home"),
             "IMAGO_REPORTS": str(self.folder / "reports"),
             "HF_HUB_OFFLINE": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def run(

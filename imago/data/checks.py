@@ -25,7 +25,7 @@ DEFAULT_SEVERITY: dict[str, Severity] = {
     "duplicate_across_splits": "quarantine",
     "label_conflict": "quarantine",
     "near_duplicate_in_split": "warn",
-    "near_duplicate_across_splits": "warn",
+    "near_duplicate_across_splits": "quarantine",
     "class_missing_in_split": "warn",
     "class_too_small": "refuse",
     "class_imbalance": "warn",

@@ -22,18 +22,13 @@ def duplicate_in_split(table: PictureTable) -> Finding:
 
 
 def duplicate_across_splits(table: PictureTable) -> Finding:
-    groups = [
-        copies
-        for same in _exact(table)
-        for _, copies in same.groupby("label", sort=True)
-        if copies["split"].nunique() > 1
-    ]
-    return _of(groups, "the same picture in two splits", "No picture is in two splits.", keep_test=True)
+    groups = [same for same in _exact(table) if same["split"].nunique() > 1]
+    return _of(groups, "the same picture in two splits", "No picture is in two splits.", _learnt)
 
 
 def label_conflict(table: PictureTable) -> Finding:
     groups = [same for same in _exact(table) if same["label"].nunique() > 1]
-    return _of(groups, "the same picture under two names", "No picture is there under two names.")
+    return _of(groups, "the same picture under two names", "No picture is there under two names.", _contradicted)
 
 
 def near_duplicate_in_split(alike: Groups) -> Finding:
@@ -47,18 +42,14 @@ def near_duplicate_in_split(alike: Groups) -> Finding:
 
 
 def near_duplicate_across_splits(alike: Groups) -> Finding:
-    groups = [
-        copies
-        for group in alike
-        for _, copies in group.groupby("label", sort=True)
-        if copies["sha256"].nunique() > 1 and copies["split"].nunique() > 1
-    ]
-    return _of(groups, "nearly the same picture in two splits", "No two splits hold nearly the same picture.", True)
+    groups = [group for group in alike if group["split"].nunique() > 1]
+    return _of(groups, "nearly the same picture in two splits", "No two splits hold nearly the same picture.", _learnt)
 
 
 def near_label_conflict(alike: Groups) -> Finding:
     groups = [group for group in alike if group["label"].nunique() > 1]
-    return _of(groups, "nearly the same picture under two names", "No two names share nearly the same picture.")
+    otherwise = "No two names share nearly the same picture."
+    return _of(groups, "nearly the same picture under two names", otherwise, _contradicted)
 
 
 COPY_CHECKS: dict[str, Callable[[PictureTable], Finding]] = {
@@ -94,16 +85,24 @@ def _exact(table: PictureTable) -> Groups:
     return [same for _, same in copied.groupby("sha256", sort=False)]
 
 
-def _of(groups: Groups, what: str, otherwise: str, keep_test: bool = False) -> Finding:
+def _of(
+    groups: Groups, what: str, otherwise: str, leaving: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+) -> Finding:
     if not groups:
         return nothing(otherwise)
     named = sorted(sorted(group["id"]) for group in groups)
     pictures = sorted({name for group in named for name in group})
-    leaving = sorted({name for group in groups for name in _leaving(group)}) if keep_test else None
+    gone = None if leaving is None else sorted({name for group in groups for name in leaving(group)["id"]})
     sentence = f"{counted(len(groups), 'group', 'groups')} of {what}: {some(named[0])}."
-    return Finding(len(groups), sentence, pictures=pictures, groups=named, to_quarantine=leaving)
+    return Finding(len(groups), sentence, pictures=pictures, groups=named, to_quarantine=gone)
 
 
-def _leaving(group: pd.DataFrame) -> list[str]:
-    stays = max(group["split"], key=LAST_TO_LEAVE.index)
-    return list(group.loc[group["split"] != stays, "id"])
+def _learnt(group: pd.DataFrame) -> pd.DataFrame:
+    """Return the copies outside the split that is learnt from least."""
+    return group[group["split"] != max(group["split"], key=LAST_TO_LEAVE.index)]
+
+
+def _contradicted(group: pd.DataFrame) -> pd.DataFrame:
+    """Return the copies whose names contradict each other; those in test stay unless they do so among themselves."""
+    test = group["split"] == "test"
+    return group if group.loc[test, "label"].nunique() > 1 else group[~test]

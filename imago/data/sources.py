@@ -37,9 +37,9 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     """Read the pictures that the configuration names; those whose files cannot be read have no bytes.
 
     They are read once: what was read is kept under the home, and mapped from there as long as neither the source nor
-    the configuration nor the code that reads changes. Splits that are missing are made, and `classes` and
-    `limit_per_class` applied, the same for the same seed. Raises ConfigError for a source that cannot be used as named,
-    DataRefused for one without a labelled picture.
+    the configuration nor the code that reads changes. Splits that are missing are made, and `classes`, `subset` and
+    `limit_per_class` applied, the same for the same seed. Raises ConfigError for a source that cannot be used as
+    named, DataRefused for one without a labelled picture.
     """
     if config.source is None:
         rows, origin = _rows(config, seed)
@@ -66,6 +66,13 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
         fresh.unlink(missing_ok=True)  # what is mapped stays, without a name
 
 
+def check_source(config: DataConfig) -> None:
+    """List what lies on this machine without reading a picture. Raises what `load_dataset` raises for its listing."""
+    source = spelt_out(config.source) if config.source else "hf:"
+    if not source.startswith(_UNCERTAIN) and (source.startswith("file://") or not remote.is_remote(source)):
+        _of_classes(_list_path(_local(source), source).rows, config.classes)
+
+
 def spelt_out(source: str) -> str:
     """Return `hf:owner/name` for a bare `owner/name` that cannot be a path here, and any other source as it is."""
     bare = _BARE_NAME.fullmatch(source) and not source.lower().endswith(SUFFIXES)
@@ -85,8 +92,7 @@ def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:
     listing = _list(config, seed)
     rows = _of_classes(listing.rows, config.classes)
     rows, made = _with_splits(rows, config, seed)
-    if config.limit_per_class is not None:
-        rows = _limited(rows, config.limit_per_class, seed)
+    rows = _sampled(rows, config, seed)
     return sorted(rows, key=lambda row: (str(row.split), row.id)), listing.origin + made
 
 
@@ -219,8 +225,10 @@ def _with_splits(rows: list[Row], config: DataConfig, seed: int) -> tuple[list[R
     return made, f" {what} made by class and by likeness from seed {seed}."
 
 
-def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
-    """Keep so many pictures of each class in each split, drawn by a hash of their ids and the seed."""
+def _sampled(rows: list[Row], config: DataConfig, seed: int) -> list[Row]:
+    """Keep some of the pictures of each class in each split, drawn by a hash of their ids and the seed."""
+    if config.subset == 1 and config.limit_per_class is None:
+        return rows
     shares: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
     for row in rows:
         shares[row.label, row.split].append(row)
@@ -228,7 +236,10 @@ def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
     def draw(row: Row) -> bytes:
         return hashlib.sha256(f"{seed} {row.id}".encode()).digest()
 
-    return [row for share in shares.values() for row in sorted(share, key=draw)[:limit]]
+    def wanted(count: int) -> int:
+        return min(config.limit_per_class or count, max(1, round(config.subset * count)))
+
+    return [row for share in shares.values() for row in sorted(share, key=draw)[: wanted(len(share))]]
 
 
 def _facts(path: Path, name: str) -> tuple[str, int, int]:

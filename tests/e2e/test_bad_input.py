@@ -12,7 +12,7 @@ from PIL import Image
 from imago.config import SyntheticConfig
 from imago.data.synthetic import synthetic_dataset, write_folder
 from tests.pictures import png_that_claims
-from tests.workspace import Outcome, Workspace
+from tests.workspace import TINY, Outcome, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ MOTHS = synthetic_dataset(
     SyntheticConfig(species=3, per_class_train=8, per_class_val=3, per_class_test=3), image_size=48, seed=3
 )
 SERVES_NOTHING = ("--set", "deploy.enabled=false")
-DEMO = ("--pipeline", "training", "--config", "demo", *SERVES_NOTHING)
+DEMO = ("--pipeline", "training", "--config", "demo", *TINY, *SERVES_NOTHING)
 SMALL = (
     *("--set", "training.epochs=1", "--set", "data.image_size=32"),
     *("--set", "evaluation.robustness=false", "--set", "evaluation.bootstrap_samples=0"),
@@ -93,10 +93,11 @@ def test_weights_of_another_architecture_are_named(workspace: Workspace, picture
     import timm
     from safetensors.torch import save_file
 
-    other = tmp_path / "resnet.safetensors"
-    save_file(timm.create_model("resnet18", num_classes=3).state_dict(), other)
-    outcome = workspace.run(*DEMO, "--data", str(pictures), "--set", f"model.weights={other}")
-    refused(outcome, 2, "resnet.safetensors", "mobilenetv3_small_100")
+    other = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_efficientnet", num_classes=3).state_dict(), other)
+    wrong = (*DEMO, "--data", str(pictures), "--set", f"model.weights={other}")
+    refused(workspace.run(*wrong, "--dry-run"), 2, "other.safetensors", "test_resnet")
+    refused(workspace.run(*wrong), 2, "other.safetensors", "test_resnet")
 
 
 @pytest.mark.parametrize("kind", ["empty", "one class", "one picture"])

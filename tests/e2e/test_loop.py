@@ -13,7 +13,7 @@ import pytest
 
 from imago.config import SyntheticConfig
 from imago.data.synthetic import synthetic_dataset
-from tests.workspace import Outcome, Workspace
+from tests.workspace import TINY, Outcome, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -40,8 +40,9 @@ def settings(workspace: Workspace) -> tuple[str, ...]:
     return (
         *("--config", "demo", "--json"),
         *("--set", f"deploy.port={workspace.port}"),
-        *("--set", "training.epochs=8"),
-        *("--set", "data.synthetic.per_class_train=48"),
+        *TINY,
+        *("--set", "training.epochs=6", "--set", "data.image_size=48"),
+        *("--set", "data.synthetic.per_class_train=24"),
         *("--set", "gate.min_accuracy=0.3"),
         *("--set", "gate.max_calibration_error=1.0"),
         *("--set", "evaluation.robustness=false"),

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.workspace import Workspace
+from tests.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def test_the_loop_turns_with_the_network_cut(workspace: Workspace) -> None:
         pytest.skip("this machine lets no user make a network of their own")
     outcome = workspace.run(
         *("--pipeline", "training", "--config", "demo", "--json", "--set", f"deploy.port={workspace.port}"),
-        *("--set", "training.epochs=1", "--set", "data.image_size=64", "--set", "evaluation.robustness=false"),
+        *(*TINY, "--set", "training.epochs=1", "--set", "data.image_size=48", "--set", "evaluation.robustness=false"),
         *("--set", "gate.min_accuracy=0", "--set", "gate.max_calibration_error=1"),
         before=CUT,
     )

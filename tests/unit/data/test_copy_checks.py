@@ -61,6 +61,25 @@ def test_the_same_picture_under_two_names_leaves_under_both() -> None:
     assert results["duplicate_in_split"].count == 0
 
 
+@pytest.mark.parametrize(
+    ("original", "copy", "leaves"),
+    [
+        ("train/io/2.jpg", "test/luna/copy.jpg", ["train/io/2.jpg"]),
+        ("test/io/0.jpg", "train/luna/copy.jpg", ["train/luna/copy.jpg"]),
+        ("val/io/0.jpg", "train/luna/copy.jpg", ["train/luna/copy.jpg", "val/io/0.jpg"]),
+        ("test/io/0.jpg", "test/luna/copy.jpg", ["test/io/0.jpg", "test/luna/copy.jpg"]),
+    ],
+)
+def test_under_two_names_what_is_in_test_stays_unless_test_contradicts_itself(
+    original: str, copy: str, leaves: list[str]
+) -> None:
+    split, label, _ = copy.split("/")
+    results = checked(flock((copy, bytes_of(original), label, split)))
+    assert results["label_conflict"].count == 1
+    assert results["label_conflict"].quarantined == leaves
+    assert results["duplicate_across_splits"].count == int(not original.startswith(split))
+
+
 def test_two_pairs_are_two_groups() -> None:
     copies = [(f"train/{name}/copy.jpg", bytes_of(f"train/{name}/1.jpg"), name, "train") for name in ("io", "luna")]
     result = checked(flock(*copies))["duplicate_in_split"]
@@ -80,7 +99,7 @@ def test_nearly_the_same_picture_is_told_as_what_it_is(check: str, split: str, l
     results = checked(flock((name, again("train/io/3.jpg"), label, split)))
     assert {near: results[near].count for near in NEAR if results[near].count} == {check: 1}
     assert results[check].groups == [sorted(["train/io/3.jpg", name])]
-    assert results[check].quarantined == []
+    assert results[check].quarantined == (["train/io/3.jpg"] if split == "test" else [])
 
 
 def test_exact_copies_are_not_nearly_the_same() -> None:
@@ -88,7 +107,7 @@ def test_exact_copies_are_not_nearly_the_same() -> None:
     assert [results[near].count for near in NEAR] == [0, 0, 0]
 
 
-def test_a_near_copy_can_be_made_to_leave() -> None:
-    config = DataConfig(checks={"near_duplicate_across_splits": "quarantine"})
-    result = checked(flock(("test/io/copy.jpg", again("train/io/3.jpg"), "io", "test")), config)
-    assert result["near_duplicate_across_splits"].quarantined == ["train/io/3.jpg"]
+def test_a_near_copy_under_another_name_can_be_made_to_leave() -> None:
+    config = DataConfig(checks={"near_label_conflict": "quarantine"})
+    result = checked(flock(("train/luna/copy.jpg", again("train/io/3.jpg"), "luna", "train")), config)
+    assert result["near_label_conflict"].quarantined == ["train/io/3.jpg", "train/luna/copy.jpg"]

@@ -41,6 +41,19 @@ def test_limit_is_repeatable_from_the_seed_and_keeps_the_splits_of_the_whole(tmp
     assert load(tmp_path, seed=1, limit_per_class=4).ids != limited.ids
 
 
+def test_a_subset_is_a_share_of_each_class_and_split_and_grows_with_its_share(tmp_path):
+    write_classes(tmp_path, {"a": 40, "b": 20, "c": 10})
+    half, more = load(tmp_path, subset=0.5), load(tmp_path, subset=0.75)
+    assert half.counts() == {
+        "a": {"train": 16, "val": 2, "test": 2},
+        "b": {"train": 8, "val": 1, "test": 1},
+        "c": {"train": 4, "val": 1, "test": 1},
+    }
+    assert set(half.ids) < set(more.ids)
+    assert load(tmp_path, subset=0.5).ids == half.ids
+    assert len(load(tmp_path, subset=0.5, limit_per_class=3).split("train")) == 9
+
+
 def test_unknown_class_is_refused_with_the_nearest_name(tmp_path):
     write_classes(tmp_path, {"ATLAS MOTH": 3, "LUNA MOTH": 3})
     with pytest.raises(ConfigError, match=r"no class 'LUNA MOT'.*'LUNA MOTH'"):
