@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import traceback
-from pathlib import Path
 
 import click
 
@@ -99,6 +98,9 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command
+        click.echo(error.ctx.get_help(), err=True)
+        sys.exit(2)
     except (ImagoError, click.ClickException) as error:
         usage = isinstance(error, click.ClickException)
         _fail(error.format_message() if usage else str(error), 2 if usage else error.exit_code, debug)
@@ -130,13 +132,12 @@ def _fail(message: str, code: int, debug: bool) -> None:
 
 def _environment(debug: bool) -> None:
     """Set what libraries read when they are imported: where they keep things, and that they be quiet."""
-    os.environ.setdefault("BENTOML_HOME", str(home.home() / "bentoml"))
+    os.environ.setdefault("BENTOML_HOME", str(home.place("IMAGO_HOME") / "bentoml"))
     os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(home.ROOT))
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whatever else runs on these cores
     if str(home.ROOT) not in sys.path:
         sys.path.insert(0, str(home.ROOT))
-    Path(os.environ["BENTOML_HOME"]).mkdir(parents=True, exist_ok=True)
     if not debug:
         os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")

@@ -167,12 +167,12 @@ def export(
 
 
 def _load(config: str, overrides: tuple[str, ...], source: str | None) -> tuple[Any, Any]:
-    from imago.config import load_config
+    from imago.config import load_config, with_source
     from imago.data.sources import load_dataset
 
-    if source is not None:
-        overrides = (*overrides, f"data.source={json.dumps(source)}")
     settings = load_config(config, overrides)
+    if source is not None:
+        settings = with_source(settings, source)
     return settings, load_dataset(settings.data, settings.seed)
 
 

@@ -68,7 +68,8 @@ def _looked(look: Look, config: "Config") -> list[Row]:
         return [Row(_named(look), "fail", str(error))]
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return [Row(_named(look), "fail", detail, "install Imago's packages anew: `make setup`")]
+        todo = "install Imago's packages anew: `make setup`" if isinstance(error, ImportError) else ""
+        return [Row(_named(look), "fail", detail, todo)]
 
 
 def _named(look: Look) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli import logs, summary
-from imago.config import Config, load_config
+from imago.config import Config, load_config, with_source
 from imago.errors import ConfigError, ImagoError, NotPromoted
 
 
@@ -25,10 +25,11 @@ def run_pipeline(
     require_promotion: bool,
 ) -> None:
     """Run a pipeline and print its outcome. Raises ImagoError, whose exit code says what went wrong."""
-    if data is not None:
-        data = str(Path(data).expanduser()) if data.startswith("~") else data
-        overrides = (*overrides, f"data.source={json.dumps(data)}")
+    if require_promotion and pipeline != "training":
+        raise ConfigError("--require-promotion is for the training pipeline: no other promotes a model.")
     settings = load_config(config or pipeline, overrides)
+    if data is not None:
+        settings = with_source(settings, str(Path(data).expanduser()) if data.startswith("~") else data)
     with logs.stdout_to_stderr():
         outcome = _run(pipeline, settings, stack=stack, no_cache=no_cache, dry_run=dry_run, debug=debug)
     if as_json:
@@ -44,9 +45,12 @@ def _run(
     pipeline: str, config: Config, *, stack: str | None, no_cache: bool, dry_run: bool, debug: bool
 ) -> dict[str, Any]:
     from imago import home
+    from imago.data.remote import refuse_secrets
     from imago.data.sources import source_state
 
     home.require_writable()
+    if config.data.source:
+        refuse_secrets(config.data.source)
     if pipeline == "inference" and (config.data.source or "hf:").startswith("hf:"):
         raise ConfigError("The inference pipeline needs a folder of pictures: add `--data FOLDER_OR_URI`.")
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
@@ -55,8 +59,15 @@ def _run(
         from imago.serving.rollout import Deployment
 
         Deployment(config.model.name).require_port(config.deploy)
+    if pipeline == "sweep":
+        from imago.training.sweep import check_space
+
+        check_space(config)
     if dry_run:
-        return {"pipeline": pipeline, "status": "dry-run", "stack": stack, "config": config.model_dump(mode="json")}
+        _check_stack(stack)
+        told = {"model": {"name": config.model.name}, "metrics": {}, "promoted": False, "endpoint": None, "reports": {}}
+        rest = {"status": "dry-run", "run_id": None, "stack": stack, "config": config.model_dump(mode="json")}
+        return {"pipeline": pipeline, **told, **rest}
 
     click.echo(f"{pipeline} pipeline", err=True)
     import zenml  # noqa: F401  (its logging is configured on import)
@@ -71,6 +82,8 @@ def _run(
     register.ensure(stack)
     if not register.deploys_in_step():
         config = _absolute(config)
+    elif pipeline in {"training", "sweep"} and config.model.weights == "hub":
+        _check_weights(config)  # here, since a container may reach a hub that this machine does not
     arguments: dict[str, Any] = {"config": config}
     if pipeline == "training":
         from pipelines.training import training_pipeline as wired
@@ -109,6 +122,17 @@ def _run(
     return outcome.collect(pipeline, run, config)
 
 
+def _check_stack(name: str | None) -> None:
+    """Raise ConfigError where no stack has this name; ZenML is asked only for one that is not ours."""
+    from stack import blueprint
+
+    if name is not None and name not in blueprint.names():
+        from stack import register
+
+        logs.configure(debug=False)
+        register.require_known(name)
+
+
 def _absolute(config: Config) -> Config:
     """Name local pictures and weights by their whole paths, under which a container sees them."""
 
@@ -124,12 +148,18 @@ def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.checks import severities
     from imago.data.sources import check_source
-    from imago.training.classifier import check_architecture, check_weights, weights_state
+    from imago.training.classifier import check_architecture, weights_state
 
     severities(config.data)
     check_architecture(config.model.architecture)
     state = weights_state(config.model.weights)
     check_source(config.data)
     if thoroughly or config.model.weights not in {"hub", "none"}:
-        check_weights(config.model.architecture, config.model.weights, config.data.image_size)
+        _check_weights(config)
     return state
+
+
+def _check_weights(config: Config) -> None:
+    from imago.training.classifier import check_weights
+
+    check_weights(config.model.architecture, config.model.weights, config.data.image_size)

@@ -116,7 +116,7 @@ class InferenceConfig(Section):
 class MonitoringConfig(Section):
     """Which requests are looked at, and what counts as drift."""
 
-    window_hours: float = Field(default=24 * 7, gt=0)  # how far back predictions are looked at
+    window_hours: float = Field(default=24 * 7, gt=0, le=24 * 3660)  # how far back predictions are looked at
     min_predictions: int = Field(default=50, ge=1)  # with fewer there is no verdict
     significance: Annotated[float, Field(ge=0.001, lt=1.0)] = 0.01  # of a false alarm, over all tests together
     min_effect: Fraction = 0.1  # what is smaller is not drift, however sure it is
@@ -163,6 +163,14 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply(raw, override)
     return build_config(raw, where=str(path), overrides=overrides)
+
+
+def with_source(config: Config, source: str) -> Config:
+    """Return the configuration with other pictures. Raises ConfigError for a name that is not UTF-8."""
+    if source != source.encode("utf-8", "replace").decode():
+        shown = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise ConfigError(f"The name of the data '{shown}' is not UTF-8: rename it.")
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 
 def build_config(raw: dict[str, Any], *, where: str, overrides: Sequence[str] = ()) -> Config:

@@ -8,30 +8,36 @@ from uuid import uuid4
 from imago.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+_DEFAULTS = {"IMAGO_HOME": ROOT / ".imago", "IMAGO_REPORTS": ROOT / "reports"}
 
 
 def home() -> Path:
-    """Return the folder of everything Imago keeps: `IMAGO_HOME`, or `.imago` beside the code. It is made if absent."""
-    return _made(Path(os.environ.get("IMAGO_HOME") or ROOT / ".imago"))
+    """Return the folder of everything Imago keeps: `IMAGO_HOME`, or `.imago` beside the code. It is made if absent.
+
+    Raises ConfigError where it cannot be.
+    """
+    return _made("IMAGO_HOME")
 
 
 def reports() -> Path:
-    """Return the folder of generated reports: `IMAGO_REPORTS`, or `reports` beside the code. It is made if absent."""
-    return _made(Path(os.environ.get("IMAGO_REPORTS") or ROOT / "reports"))
+    """Return the folder of generated reports: `IMAGO_REPORTS`, or `reports` beside the code, likewise."""
+    return _made("IMAGO_REPORTS")
+
+
+def place(variable: str) -> Path:
+    """Return where the folder is that `IMAGO_HOME` or `IMAGO_REPORTS` names, there or not."""
+    return Path(os.environ.get(variable) or _DEFAULTS[variable]).resolve()
 
 
 def require_writable() -> None:
     """Raise ConfigError where a run's results could not be kept, before the work for them is done."""
-    for variable, folder in (("IMAGO_HOME", home), ("IMAGO_REPORTS", reports)):
+    for variable in _DEFAULTS:
+        folder = _made(variable)
         try:
-            with tempfile.TemporaryFile(dir=folder()):
+            with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            place = error.filename or os.environ.get(variable)
-            raise ConfigError(
-                f"{place} cannot be written to ({error.strerror}): give yourself the right, or set {variable} to "
-                "another folder."
-            ) from error
+            raise _unusable(folder, variable, error) from error
 
 
 def write_report(name: str, text: str) -> Path:
@@ -46,6 +52,17 @@ def write_report(name: str, text: str) -> Path:
     return path
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder.resolve()
+def _made(variable: str) -> Path:
+    folder = place(variable)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, variable, error) from error
+    return folder
+
+
+def _unusable(folder: Path, variable: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{folder} cannot be written to ({error.strerror}): give yourself the right, or set {variable} to another "
+        "folder."
+    )

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -31,6 +32,20 @@ class Reporter(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def counted(reporting: Reporter, what: str) -> Callable[[int, int], None]:
+    """Return what turns `done, total`, told again and again, into one stretch of work."""
+    told = 0
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal told
+        if not told:
+            reporting.start(what, total)
+        reporting.advance(done - told)
+        told = done
+
+    return on_progress
 
 
 def reporter(stream: TextIO | None = None) -> Reporter:

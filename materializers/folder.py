@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -146,6 +146,10 @@ def _seal(path: Path) -> Entry:
 
 def _store(path: Path, target: str) -> Entry:
     fileio.makedirs(str(PurePosixPath(target).parent) if not _is_remote(target) else target.rpartition("/")[0])
+    if not _is_remote(target):
+        with suppress(OSError):  # another disk, or no links there
+            os.link(path, target)  # what is stored is never written to again: two stored folders may share a file
+            return _seal(Path(target))
     with path.open("rb") as source, fileio.open(target, "wb") as sink:
         entry = _copy(source, sink)
         if not _is_remote(target):

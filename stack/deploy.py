@@ -6,7 +6,7 @@ from zenml.client import Client
 
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed
-from imago.serving import deployment
+from imago.serving import bento, deployment
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
@@ -32,9 +32,15 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
             f"{tag} was not deployed: version {production.number} has taken its place in production meanwhile."
         )
     try:
+        if production is not None and not bento.is_built(tag):  # by another machine, or its store was emptied
+            tag = bento.build_bento(production.package(), name=name, version=number)
         deployer.deploy_model(ImagoServiceConfig.of(tag, config))
-    except DeploymentFailed:
-        give_back(name, number, champion)
+    except BaseException as error:
+        current = deployment.read(name).current
+        if current is None or current.process is None or current.model["version"] != number:
+            give_back(name, number, champion)
+        if isinstance(error, OSError):
+            raise DeploymentFailed(f"{tag} was not deployed: {error}") from error
         raise
     return Deployment(name).status()
 
@@ -53,5 +59,9 @@ def rollback(name: str, say: Callable[[str], None]) -> Status:
     version = version_of(name, previous.model["version"])
     package = version.package()
     status = Deployment(name, on_progress=say).rollback()
-    promote(name, version.number, package, reason="rolled back to")
+    try:
+        promote(name, version.number, package, reason="rolled back to")
+    except BaseException:
+        Deployment(name, on_progress=say).rollback()  # to what stands for production: another try begins where this did
+        raise
     return deploy(previous.tag, previous.config) if status.running else status  # it serves: ZenML gets to know

@@ -160,6 +160,12 @@ def chosen_name() -> str:
     return plan.name if plan else DEFAULT if active == "default" else active
 
 
+def require_known(name: str) -> None:
+    """Raise ConfigError, with the nearest name, where there is no stack of this name."""
+    if blueprint.by_stack(name) is None:
+        _foreign(name)
+
+
 def _foreign(name: str) -> StackResponse:
     try:
         return Client().get_stack(name, allow_name_prefix_match=False)

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from imago.errors import ImagoError
 from imago.evaluation.gate import GateDecision
 from imago.serving import bento
 from imago.serving.package import ModelPackage
@@ -25,7 +24,7 @@ def build_bento(model: ModelPackage, decision: GateDecision) -> Annotated[str, "
     name, version = model.spec.name, decision.challenger_version
     try:
         tag = bento.build_bento(model, name=name, version=version)
-    except ImagoError:
+    except BaseException:
         give_back(name, version, decision.champion_version)
         raise
     log_metadata({"tag": tag})

@@ -5,6 +5,7 @@ from typing import Annotated
 import mlflow
 from zenml import log_metadata, step
 
+from imago import progress
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
@@ -23,7 +24,9 @@ def evaluate_model(
     dataset: ImageDataset, validation: ValidationResult, model: ModelPackage, evaluation: EvaluationConfig, seed: int
 ) -> Annotated[EvaluationReport, "evaluation"]:
     """Run the exported graph over the accepted test pictures."""
-    report = evaluate(model, dataset.without(validation.quarantined), evaluation, seed)
+    with progress.reporter() as reporting:
+        accepted = dataset.without(validation.quarantined)
+        report = evaluate(model, accepted, evaluation, seed, on_progress=progress.counted(reporting, "test pictures"))
     figures = report.figures()
     mlflow.log_metrics(figures)
     log_metadata(figures)

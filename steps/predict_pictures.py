@@ -19,15 +19,6 @@ def predict_pictures(
 ) -> Annotated[Predictions, "predictions"]:
     """Give one row a file; a file that cannot be read is a row with its reason. `source_state` follows the files."""
     with progress.reporter() as reporting:
-        told = 0
-
-        def on_progress(done: int, total: int) -> None:
-            nonlocal told
-            if not told:
-                reporting.start("pictures", total)
-            reporting.advance(done - told)
-            told = done
-
-        predictions = predict_folder(model, fetched(source), inference, on_progress)
+        predictions = predict_folder(model, fetched(source), inference, progress.counted(reporting, "pictures"))
     log_metadata({"count": len(predictions), "failed": predictions.failed, "source_state": source_state})
     return predictions

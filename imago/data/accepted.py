@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pandas as pd
+import pyarrow as pa
 
 from imago.data.statistics import PictureTable, as_columns
 from imago.home import home
@@ -26,7 +27,7 @@ def last_accepted(source: str | None) -> PictureTable | None:
     """Return the table that was kept, without outlines, or None where there is none that can be read today."""
     try:
         return PictureTable(as_columns(pd.read_parquet(_path(source)).assign(outline=None)))
-    except (FileNotFoundError, KeyError):
+    except (OSError, KeyError, ValueError, pa.ArrowException):
         return None
 
 

@@ -99,7 +99,8 @@ def _of(
 
 def _learnt(group: pd.DataFrame) -> pd.DataFrame:
     """Return the copies outside the split that is learnt from least."""
-    return group[group["split"] != max(group["split"], key=LAST_TO_LEAVE.index)]
+    leaving: pd.DataFrame = group[group["split"] != max(group["split"], key=LAST_TO_LEAVE.index)]
+    return leaving
 
 
 def _contradicted(group: pd.DataFrame) -> pd.DataFrame:

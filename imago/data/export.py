@@ -28,6 +28,7 @@ def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> N
         raise ConfigError(f"{target} holds more than an earlier export: name another folder, or empty this one.")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    earlier = partial.with_name(f"{partial.name}.earlier")
     partial.mkdir()
     try:
         if layout == "parquet":
@@ -46,12 +47,15 @@ def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> N
         facts["files"] = _listing(partial)
         (partial / MARKER).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(earlier)
         partial.replace(target)
     except OSError as error:
         raise ImagoError(f"{target} could not be written: {error.strerror or error}.") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if earlier.exists() and not target.exists():
+            earlier.replace(target)
+        for folder in (partial, earlier):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _may_replace(target: Path) -> bool:

@@ -7,12 +7,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from imago.data.listing import EXTENSIONS
 from imago.data.manifest import SUFFIXES, holds_pictures, read_manifest
 from imago.errors import ConfigError, DataRefused
 
 _WANTED = EXTENSIONS | {*SUFFIXES, ".json", ".arrow"}
+_SECRET = ("sig", "token", "key", "secret", "password", "credential")
 _MARKS_OF_A_VERSION = (
     "size",
     "ETag",
@@ -24,6 +26,18 @@ _MARKS_OF_A_VERSION = (
     "mtime",
     "created",
 )
+
+
+def refuse_secrets(source: str) -> None:
+    """Raise ConfigError for an address with a password or a signature in it: addresses are kept and shown."""
+    address = urlsplit(source)
+    names = {name.lower() for name, _ in parse_qsl(address.query)}
+    if address.password or any(word in name for name in names for word in _SECRET):
+        raise ConfigError(
+            f"The address of the data on {address.hostname or 'that host'} holds a password or a key, and addresses "
+            "are kept with every run: leave it out, and give it as the store's own client reads it "
+            "(AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, ~/.ssh, a configuration of fsspec)."
+        )
 
 
 def is_remote(source: str) -> bool:

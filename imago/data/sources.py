@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow as pa
+
 from imago.config import DataConfig
 from imago.data import hugging_face, remote
 from imago.data.dataset import SPLITS, ImageDataset
@@ -45,11 +47,12 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
         rows, origin = _rows(config, seed)
         ids, images, labels, splits = zip(*_read(rows), strict=True)
         return ImageDataset.from_rows(ids, images, labels, splits, origin=origin)
+    remote.refuse_secrets(config.source)
     config = config.model_copy(update={"source": spelt_out(config.source)})
     folder = home() / "datasets"
     folder.mkdir(exist_ok=True)
     known = folder / f"{_key(config, seed)}.arrow"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # not there, or damaged
         os.utime(known)  # the ones used last are kept
         return ImageDataset.read(known)
     rows, origin = _rows(config, seed)

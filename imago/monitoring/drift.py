@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NUMBERS = (*FEATURES, "probability")
+MOST_PREDICTIONS = 20_000
+"""Of a window that are looked at; 4 kB each."""
 MIN_REFERENCE = 20
 """With fewer validation pictures than this, no test could tell a change from chance."""
 
@@ -91,30 +93,33 @@ def detect(
 ) -> DriftReport:
     """Compare a model's predictions of the last `window_hours` with its reference table.
 
-    Looks at one version's predictions only, by default the one that answered last.
+    Looks at one version's predictions only, by default the one that answered last, and of very many at a sample.
     """
     until = now or datetime.now(UTC)
-    table = PredictionStore(store).window(until - timedelta(hours=config.window_hours), until, version)
-    current = table.to_pandas()
-    current = current[current["model"] == package.spec.name]
-    if version is None and len(current):
-        current = current[current["version"] == current["version"].iloc[-1]]
+    since = until - timedelta(hours=config.window_hours)
+    predictions, model = PredictionStore(store), package.spec.name
+    version = version or predictions.last_version(model, since, until)
+    current = predictions.window(since, until, model=model, version=version, most=MOST_PREDICTIONS).to_pandas()
+    count = predictions.count(since, until, model=model, version=version)
     reference = pq.read_table(package.reference).to_pandas()
-    return compare(reference, current, config)
+    return compare(reference, current, config, count=count)
 
 
-def compare(reference: "pd.DataFrame", current: "pd.DataFrame", config: MonitoringConfig) -> DriftReport:
+def compare(
+    reference: "pd.DataFrame", current: "pd.DataFrame", config: MonitoringConfig, *, count: int | None = None
+) -> DriftReport:
     """Compare predictions made in service with those on the validation pictures; columns as in the prediction store.
 
     Each number is tested with Kolmogorov-Smirnov, the label by its total variation, the embedding with a classifier
     between the two samples. The significance is shared out over all tests (Bonferroni), and an effect must have a
-    minimum size, so any one test that finds drift decides. Raises ImagoError where columns lack or do not match.
+    minimum size, so any one test that finds drift decides. `count` is how many predictions `current` is a sample of,
+    where it is one. Raises ImagoError where columns lack or do not match.
     """
     for name, frame in (("reference", reference), ("predictions", current)):
         missing = [column for column in (*NUMBERS, "label") if column not in frame.columns]
         if missing:
             raise ImagoError(f"Drift cannot be measured: the {name} lack the columns {', '.join(missing)}.")
-    window = _window(current)
+    window = _window(current, count)
     needed = config.min_predictions
     if window.count < needed:
         why = f"{window.count} predictions in the window; at least {needed} are needed to tell drift from chance."
@@ -214,11 +219,12 @@ def _stack(cells: Sequence[Any]) -> npt.NDArray[np.float64] | None:
     return np.stack(vectors).astype(np.float64)
 
 
-def _window(current: "pd.DataFrame") -> Window:
+def _window(current: "pd.DataFrame", count: int | None) -> Window:
     times = current["time"].dropna().astype(str) if "time" in current.columns else None
+    count = len(current) if count is None else count
     if times is None or times.empty:
-        return Window(since=None, until=None, count=len(current))
-    return Window(since=times.min(), until=times.max(), count=len(current))
+        return Window(since=None, until=None, count=count)
+    return Window(since=times.min(), until=times.max(), count=count)
 
 
 def _report(

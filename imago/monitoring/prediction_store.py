@@ -47,7 +47,14 @@ _INSERT = (
     f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) "  # noqa: S608 - column names are constants
     f"VALUES ({', '.join(f':{name}' for name in COLUMNS)})"
 )
-_WINDOW = f"SELECT {', '.join(COLUMNS)} FROM predictions WHERE time >= ? AND time < ?"  # noqa: S608
+_WITHIN = "FROM predictions WHERE time >= :since AND time < :until"
+_OF_WHOM = " AND (:model IS NULL OR model = :model) AND (:version IS NULL OR version = :version)"
+_COUNT = f"SELECT count(*) {_WITHIN}{_OF_WHOM}"
+_LAST_VERSION = f"SELECT version {_WITHIN} AND model = :model ORDER BY time DESC LIMIT 1"
+_WINDOW = f"""
+SELECT * FROM (SELECT {", ".join(COLUMNS)} {_WITHIN}{_OF_WHOM} ORDER BY prediction_id LIMIT :most)
+ORDER BY time, prediction_id
+"""  # noqa: S608 - of random ids the first in their order are a sample
 
 
 def timestamp(moment: datetime) -> str:
@@ -110,25 +117,37 @@ class PredictionStore:
             return cursor.rowcount > 0
 
     def window(
-        self, since: datetime | None = None, until: datetime | None = None, version: str | None = None
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        most: int | None = None,
     ) -> "pa.Table":
-        """Return the predictions from `since` up to, not including, `until`, the oldest first, as `to_table` does."""
-        bounds = ["" if since is None else timestamp(since), "~" if until is None else timestamp(until)]
-        query, values = _WINDOW, bounds
-        if version is not None:
-            query, values = f"{_WINDOW} AND version = ?", [*bounds, version]
-        if not self.path.exists():
-            return to_table([])
-        with self._connect() as connection:
-            rows = connection.execute(f"{query} ORDER BY time, prediction_id", values).fetchall()
-        return to_table([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        """Return the predictions from `since` up to, not including, `until`, the oldest first, as `to_table` does.
 
-    def count(self) -> int:
-        """Return how many predictions are kept."""
-        if not self.path.exists():
-            return 0
-        with self._connect() as connection:
-            return int(connection.execute("SELECT count(*) FROM predictions").fetchone()[0])
+        Of more than `most` a sample of so many, the same each time.
+        """
+        values = _values(since, until, model, version) | {"most": -1 if most is None else most}
+        return to_table([dict(zip(COLUMNS, row, strict=True)) for row in self._rows(_WINDOW, values)])
+
+    def count(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+    ) -> int:
+        """Return how many predictions there are in a window."""
+        rows = self._rows(_COUNT, _values(since, until, model, version))
+        return int(rows[0][0]) if rows else 0
+
+    def last_version(self, model: str, since: datetime, until: datetime) -> str | None:
+        """Return the version of a model that answered last in a window, or None where none did."""
+        rows = self._rows(_LAST_VERSION, _values(since, until, model, None))
+        return str(rows[0][0]) if rows else None
 
     def prune(self, before: datetime) -> int:
         """Forget the predictions made before a moment; return how many they were."""
@@ -136,6 +155,12 @@ class PredictionStore:
             return 0
         with self._connect() as connection:
             return connection.execute("DELETE FROM predictions WHERE time < ?", (timestamp(before),)).rowcount
+
+    def _rows(self, query: str, values: Mapping[str, Any]) -> list[Any]:
+        if not self.path.exists():
+            return []
+        with self._connect() as connection:
+            return connection.execute(query, values).fetchall()
 
     @contextmanager
     def _connect(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
@@ -154,6 +179,13 @@ class PredictionStore:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
             raise ImagoError(f"The prediction store {self.path} cannot be used: {error}") from error
+
+
+def _values(
+    since: datetime | None, until: datetime | None, model: str | None, version: str | None
+) -> dict[str, str | int | None]:
+    first, last = "" if since is None else timestamp(since), "~" if until is None else timestamp(until)
+    return {"since": first, "until": last, "model": model, "version": version}
 
 
 def _encoded(row: Mapping[str, Any]) -> dict[str, Any]:

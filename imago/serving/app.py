@@ -28,6 +28,7 @@ from imago.serving.refusal import (
     Refusal,
     answer_failure,
     answer_http_exception,
+    answer_nobody,
     answer_refusal,
     refusal_of_picture,
 )
@@ -80,6 +81,7 @@ class Application:
             exception_handlers={
                 Refusal: answer_refusal,
                 HTTPException: answer_http_exception,
+                ClientDisconnect: answer_nobody,
                 Exception: answer_failure,
             },
         )

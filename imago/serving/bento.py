@@ -41,13 +41,23 @@ def build_bento(package: ModelPackage, *, name: str, version: str) -> str:
     try:
         _save_model(package, model, labels)
         existing = _existing(bentoml.bentos, tag)
-        if existing is None:
-            _build(package, tag, model, labels)
-        else:
+        if existing is not None:
             _require_same(existing.info.labels, labels, f"Bento {tag}")
+            if _holds_the_code(Path(existing.path)):
+                return tag
+            bentoml.bentos.delete(tag)
+        _build(package, tag, model, labels)
     except (BentoMLException, OSError) as error:
         raise ImagoError(f"The Bento {tag} cannot be built: {error}") from error
     return tag
+
+
+def is_built(tag: str) -> bool:
+    """Tell whether a whole Bento of this exact tag is in the store."""
+    telemetry.switch_off()
+    import bentoml
+
+    return _existing(bentoml.bentos, tag) is not None
 
 
 def exact_tag(name: str, version: str) -> str:
@@ -82,7 +92,9 @@ def _save_model(package: ModelPackage, tag: str, labels: dict[str, str]) -> None
     existing = _existing(bentoml.models, tag)
     if existing is not None:
         _require_same(existing.info.labels, labels, f"model {tag} in BentoML's store")
-        return
+        if _is_whole(ModelPackage(Path(existing.path)), package):
+            return
+        bentoml.models.delete(tag)  # an interrupted build left a part of it
     context = ModelContext(framework_name="onnxruntime", framework_versions={"onnxruntime": installed("onnxruntime")})
     with bentoml.models.create(tag, module="imago.serving", labels=labels, context=context, signatures={}) as model:
         shutil.copytree(package.path, model.path, dirs_exist_ok=True)
@@ -117,12 +129,30 @@ def _build(package: ModelPackage, tag: str, model: str, labels: dict[str, str]) 
 
 
 def _existing(store: Any, tag: str) -> Any:
-    from bentoml.exceptions import NotFound
+    """Return what the store has under a tag, or None. What was begun and has no description yet is cleared away."""
+    from bentoml.exceptions import BentoMLException, NotFound
 
     try:
         return store.get(tag)
     except NotFound:
         return None
+    except (BentoMLException, OSError):
+        store.delete(tag)
+        return None
+
+
+def _is_whole(stored: ModelPackage, package: ModelPackage) -> bool:
+    """Tell whether a stored package has all its files, each as long as the one that it is a copy of."""
+    files = [path.relative_to(package.path) for path in package.path.rglob("*") if path.is_file()]
+    return all(_size(stored.path / file) == _size(package.path / file) for file in files)
+
+
+def _holds_the_code(bento: Path) -> bool:
+    return all(_size(bento / "src" / source) == _size(ROOT / source) for source in endpoint_sources())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
 
 
 def _require_same(found: dict[str, str], wanted: dict[str, str], what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import httpx
 
-from imago.errors import ImagoError
+from imago.errors import ConfigError, ImagoError
 
 _PATIENCE = (429, 503)
 _LONGEST_WAIT = 10.0  # seconds
@@ -38,7 +38,11 @@ class Client:
         headers = {"X-API-Key": key} if key else {}
         self.endpoint = endpoint.rstrip("/")
         self.retries = retries
-        direct = httpx.URL(self.endpoint).host in LOOPBACK  # no proxy has a way there, or any business with the key
+        try:
+            host = httpx.URL(self.endpoint).host
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"The endpoint '{endpoint}' is no address: {error}.") from error
+        direct = host in LOOPBACK  # no proxy has a way there, or any business with the key
         self._http = httpx.Client(
             base_url=self.endpoint, headers=headers, timeout=timeout, transport=transport, trust_env=not direct
         )

@@ -1,6 +1,7 @@
 """Supervisors as processes of this machine: started, spoken to, and ended with all their workers."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -132,10 +133,10 @@ def free(host: str, port: int) -> bool:
         try:
             probe.bind(address)
             probe.listen(1)
-        except PermissionError:
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
             raise
-        except OSError:
-            return False
     return True
 
 

@@ -68,6 +68,11 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     return Refusal(error.status_code, "refused", error.detail).response()
 
 
+async def answer_nobody(_: Request, __: Exception) -> Response:
+    """Answer a client that has hung up: nobody reads it, but it is counted, and not as our own fault."""
+    return Response(status_code=499)
+
+
 async def answer_failure(_: Request, __: Exception) -> Response:
     """Answer what is our own fault; the server's log holds the traceback."""
     return Refusal(500, "internal", "Something went wrong here; the server's log says what.").response()

@@ -17,6 +17,7 @@ import httpx
 
 from imago import home, telemetry
 from imago.config import DeployConfig
+from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
 from imago.serving import deployment, guard, processes
 from imago.serving.deployment import Event, Process, State, Status, Version
@@ -116,8 +117,9 @@ class Deployment:
 
     def require_port(self, config: DeployConfig) -> None:
         """Raise DeploymentFailed where a stranger holds the port, before the work for a deployment is done."""
-        ours = [deployment.read(name).current for name in deployment.names()]
-        if not any(version and version.process and version.config.port == config.port for version in ours):
+        known = [deployment.read(name).current for name in deployment.names()]
+        ours = [version for version in known if version and version.process and processes.alive(version.process)]
+        if not any(version.config.port == config.port for version in ours):
             _require_free(config)
 
     def status(self) -> Status:
@@ -169,14 +171,16 @@ class Deployment:
         deadline = time.monotonic() + config.timeout_seconds
         old = state.current if state.current and state.current.process and _serves(state.current) else None
         golden = self.package(tag)
+        _check_limits(golden, tag, config)
         neighbour = self._neighbour(config)
         door = self._check_port(state, config, old, neighbour)
         guarded, own = guard.renewed(state.current, os.environ)
         meanwhile = old.tag if old else f"{neighbour}, whose port it takes over," if neighbour else "nothing"
         self.say(f"starting {tag}; {meanwhile} serves meanwhile")
         environment = _environment(tag, config) | own
-        process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
+        process: Process | None = None
         try:
+            process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
             deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
             process = self._wait_until_ready(process, tag, deadline)
             self._check_golden(process, tag, golden, deadline)
@@ -191,18 +195,26 @@ class Deployment:
             self._undo(state, process, tag, error)
             if isinstance(error, ImagoError | httpx.HTTPError | OSError):
                 still = f"{old.tag} still serves" if old else "nothing is served"
-                log = f"{process.folder}/server.log"
-                raise DeploymentFailed(f"{tag} was not deployed, {still}: {error} (its log: {log})") from error
+                log = f" (its log: {process.folder}/server.log)" if process else ""
+                raise DeploymentFailed(f"{tag} was not deployed, {still}: {error}{log}") from error
             raise
         if old and old.process:
             self.say(f"{tag} serves; draining {old.tag}")
             processes.end(old.process)
         deployment.write(self.name, committed.model_copy(update={"leftover": ()}))
         if neighbour:
-            Deployment(neighbour, on_progress=self.say).give_way(tag)
-            self.say(f"{neighbour} serves no longer: to keep both, give one of them another deploy.port")
+            self._send_away(neighbour, tag)
         self.say(f"{tag} serves on {new.endpoint}")
         return self.status()
+
+    def _send_away(self, neighbour: str, tag: str) -> None:
+        """Let the neighbour end; where it cannot be made to now, this version serves all the same."""
+        try:
+            Deployment(neighbour, on_progress=self.say).give_way(tag)
+        except (ImagoError, OSError) as error:
+            self.say(f"{neighbour} still serves beside {tag}: `deployment stop --name {neighbour}` ends it ({error})")
+        else:
+            self.say(f"{neighbour} serves no longer: to keep both, give one of them another deploy.port")
 
     def _neighbour(self, config: DeployConfig) -> str | None:
         """Return the deployment of another model that serves on the port which this one is to serve on."""
@@ -275,12 +287,35 @@ class Deployment:
                     raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
         self.say(f"{tag} answered its {len(package.golden)} golden samples")
 
-    def _undo(self, state: State, process: Process, tag: str, error: BaseException) -> None:
-        for line in processes.log_tail(process):
-            self.say(f"| {line}")
-        processes.end(process, grace=1)
+    def _undo(self, state: State, process: Process | None, tag: str, error: BaseException) -> None:
+        if process is not None:
+            for line in processes.log_tail(process):
+                self.say(f"| {line}")
+            processes.end(process, grace=1)
         detail = " ".join(f"{error or type(error).__name__}".split())
-        deployment.write(self.name, state.with_event("failed", tag, detail))
+        try:
+            deployment.write(self.name, state.with_event("failed", tag, detail))
+        except OSError as full:  # the state before still stands there
+            self.say(f"the failure could not be noted in the history: {full}")
+
+
+def _check_limits(package: ModelPackage, tag: str, config: DeployConfig) -> None:
+    """Raise DeploymentFailed where the endpoint would refuse a golden sample for its size."""
+    for sample in package.golden:
+        data = (package.path / "golden" / sample.file).read_bytes()
+        try:
+            width, height = open_picture(data).size
+        except UnreadablePicture:  # which the endpoint will say
+            width, height = 0, 0
+        for size, limit, key in (
+            (len(data), config.max_upload_bytes, "deploy.max_upload_bytes"),
+            (width * height, config.max_pixels, "deploy.max_pixels"),
+        ):
+            if size > limit:
+                raise DeploymentFailed(
+                    f"{tag} was not deployed: its golden sample {sample.file} has {size:,}, more than {key} allows "
+                    f"({limit:,}), as other pictures of its kind will have: set {key} higher."
+                )
 
 
 def _require_free(config: DeployConfig) -> None:

@@ -21,8 +21,10 @@ __all__ = [
     "check_weights",
     "create_classifier",
     "embed",
+    "has_fixed_size",
     "head_of",
     "preprocessing_of",
+    "try_out",
     "weights_state",
 ]
 
@@ -46,7 +48,7 @@ def create_classifier(architecture: str, weights: str, num_classes: int, image_s
         model = _random(architecture, num_classes, image_size)
     else:
         model = _from_checkpoint(architecture, read_checkpoint(weights), num_classes, image_size)
-    _try_out(model, architecture, image_size)
+    try_out(model, architecture, image_size)
     return model
 
 
@@ -66,14 +68,16 @@ def check_weights(architecture: str, weights: str, image_size: int) -> str:
         create_classifier(architecture, weights, 2, image_size)
         return "a random start" if weights == "none" else f"{weights} fits {architecture}"
     check_architecture(architecture)
-    hub_id = _hub_weights(architecture).hf_hub_id
-    if _cached(hub_id):
-        return f"{hub_id} is in the hub's cache on this machine"
+    config = _hub_weights(architecture)
+    if config.hf_hub_id is None:
+        return f"{config.url} will be fetched"
+    if _cached(config.hf_hub_id):
+        return f"{config.hf_hub_id} is in the hub's cache on this machine"
     try:
-        _ask_hub(hub_id)
+        _ask_hub(config.hf_hub_id)
     except _NO_NETWORK as error:
         raise _not_to_be_had(architecture, error) from error
-    return f"{hub_id} will be fetched from {constants.ENDPOINT}"
+    return f"{config.hf_hub_id} will be fetched from {constants.ENDPOINT}"
 
 
 def preprocessing_of(model: nn.Module, image_size: int) -> Preprocessing:
@@ -96,7 +100,7 @@ def head_of(model: Any) -> nn.Linear | None:
 
 
 def _random(architecture: str, num_classes: int, image_size: int, **options: Any) -> nn.Module:
-    if _takes_image_size(architecture):
+    if has_fixed_size(architecture):
         options["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **options)
@@ -105,7 +109,8 @@ def _random(architecture: str, num_classes: int, image_size: int, **options: Any
     return model
 
 
-def _takes_image_size(architecture: str) -> bool:
+def has_fixed_size(architecture: str) -> bool:
+    """Tell whether the network is built for pictures of one size, as most transformers are."""
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
     return bool(config is not None and config.fixed_input_size)
 
@@ -161,7 +166,11 @@ def _ask_hub(hub_id: str) -> None:
     """Ask once, with a short patience, before the hub's own client asks for most of a minute."""
     if constants.HF_HUB_OFFLINE:
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set, and they are not in the local cache")
-    httpx.head(f"{constants.ENDPOINT}/{hub_id}/resolve/main/{HUB_FILES[0]}", timeout=_PATIENCE)
+    for name in HUB_FILES:
+        answer = httpx.head(f"{constants.ENDPOINT}/{hub_id}/resolve/main/{name}", timeout=_PATIENCE)
+        if answer.status_code < httpx.codes.BAD_REQUEST:
+            return
+    raise OSError(f"{constants.ENDPOINT} answered {answer.status_code} for {hub_id}")
 
 
 def _unchanged(start: State, model: nn.Module) -> list[str]:
@@ -238,24 +247,25 @@ def _head_keys(model: nn.Module) -> set[str]:
     return {f"{names[id(module)]}.{key}" for module in heads if id(module) in names for key in module.state_dict()}
 
 
-def _try_out(model: nn.Module, architecture: str, image_size: int) -> None:
+def try_out(model: nn.Module, architecture: str, image_size: int, key: str = "data.image_size") -> None:
+    """Raise ConfigError, which names the `key`, where the model does not take pictures of this size."""
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             logits = model.forward_head(model.forward_features(torch.zeros(1, 3, image_size, image_size)))  # type: ignore[operator]
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(_unfit(architecture, image_size, error)) from error
+        raise ConfigError(_unfit(architecture, image_size, error, key)) from error
     finally:
         model.train(training)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ConfigError(f"model.architecture: '{architecture}' does not give one row of logits a picture.")
 
 
-def _unfit(architecture: str, image_size: int, error: Exception) -> str:
+def _unfit(architecture: str, image_size: int, error: Exception, key: str = "data.image_size") -> str:
     return (
         f"model.architecture: '{architecture}' does not take pictures of {image_size}×{image_size} pixels "
-        f"(data.image_size): {_first_line(error)}"
+        f"({key}): {_first_line(error)}"
     )
 
 

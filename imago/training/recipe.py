@@ -16,15 +16,16 @@ class Recipe:
     sizes: tuple[int, ...]  # the side in pixels that each epoch trains at
 
 
-def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int) -> Recipe:
-    """Fill in what the configuration leaves open."""
+def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, fixed_size: bool = False) -> Recipe:
+    """Fill in what the configuration leaves open; a network of a fixed size trains at `image_size`."""
     rate = training.learning_rate or (1e-3 if pretrained else 4e-3)
     augmentation = (
         Augmentation(smallest_crop=0.4, colour=0.3)
         if pretrained
         else Augmentation(smallest_crop=0.6, colour=0.2, degrees=15)
     )
-    smaller = training.train_size or (round(image_size * 0.72 / 32) * 32 if pretrained else image_size)
+    saves_time = pretrained and not fixed_size
+    smaller = training.train_size or (round(image_size * 0.72 / 32) * 32 if saves_time else image_size)
     return Recipe(
         learning_rate=rate,
         head_learning_rate=training.head_learning_rate or rate,

@@ -26,7 +26,7 @@ from imago.data.transforms import Preprocessing
 from imago.errors import DataRefused
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.progress import EpochResult, Reporter
-from imago.training.classifier import create_classifier, head_of, preprocessing_of
+from imago.training.classifier import create_classifier, has_fixed_size, head_of, preprocessing_of, try_out
 from imago.training.datamodule import PictureDataModule
 from imago.training.features import compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
@@ -75,7 +75,10 @@ def train(
     with _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
         pretrained = model.weights != "none"
         network = create_classifier(model.architecture, model.weights, len(classes), image_size)
-        recipe = recipe_for(training, pretrained=pretrained, image_size=image_size)
+        fixed = has_fixed_size(model.architecture)
+        recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
+        for size in {*recipe.sizes} - {image_size}:
+            try_out(network, model.architecture, size, "training.train_size")
         preprocessing = preprocessing_of(network, image_size)
         data = PictureDataModule(
             dataset,

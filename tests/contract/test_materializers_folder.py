@@ -1,6 +1,8 @@
 """A folder in an artifact store is whole or not there."""
 
+import errno
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +92,11 @@ def test_a_missing_file_is_named(stored: Path, tmp_path: Path) -> None:
         load_folder(str(stored), tmp_path / "loaded")
 
 
-def test_a_full_disk_leaves_nothing_and_says_so(source: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_and_says_so(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_another_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "links do not cross disks")
+
+    monkeypatch.setattr(os, "link", on_another_disk)
     uri = tmp_path / "stored"
     with disk_of(1_000_000), pytest.raises(ImagoError, match="could not be written") as error:
         save_folder(source, str(uri))
