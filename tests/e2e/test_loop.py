@@ -189,6 +189,7 @@ def test_a_port_in_use_exits_5_and_the_version_before_still_serves(
 def test_a_deployment_that_fails_gives_production_back(
     trained: Outcome, workspace: Workspace, settings: tuple[str, ...]
 ) -> None:
+    assert trained.code == 0
     outcome = workspace.run("--pipeline", "training", *settings, *LENIENT, "--set", "deploy.timeout_seconds=0.01")
     assert outcome.code == 5, outcome.stderr
     assert "moths-demo:1" in outcome.json["error"]
