@@ -10,15 +10,13 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
+from cli.pipeline import BASE
 from imago import home
 from imago.config import Config
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import PROBE_HEADER, Deployment
 
 logger = logging.getLogger("imago.outcome")
-
-BASE: dict[str, Any] = {"model": None, "metrics": {}, "promoted": False, "endpoint": None, "reports": {}}
-"""What every pipeline's outcome has."""
 
 
 def collect(pipeline: str, run: PipelineRunResponse, config: Config) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from cli import logs, summary
 from imago.config import Config, load_config, with_source
 from imago.errors import ConfigError, ImagoError, NotPromoted
 
+BASE: dict[str, Any] = {"model": None, "metrics": {}, "promoted": False, "endpoint": None, "reports": {}}
+"""What every pipeline's outcome has, whether it fills it or not."""
+
 
 def run_pipeline(
     pipeline: str,
@@ -54,20 +57,19 @@ def _run(
     if pipeline == "inference" and (config.data.source or "hf:").startswith("hf:"):
         raise ConfigError("The inference pipeline needs a folder of pictures: add `--data FOLDER_OR_URI`.")
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
+    if pipeline == "sweep":
+        from imago.training.sweep import check_space
+
+        check_space(config)
     weights = _check_training(config, dry_run) if pipeline in {"training", "sweep"} else ""
     if pipeline == "training" and config.deploy.enabled:
         from imago.serving.rollout import Deployment
 
         Deployment(config.model.name).require_port(config.deploy)
-    if pipeline == "sweep":
-        from imago.training.sweep import check_space
-
-        check_space(config)
     if dry_run:
         _check_stack(stack)
-        told = {"model": {"name": config.model.name}, "metrics": {}, "promoted": False, "endpoint": None, "reports": {}}
-        rest = {"status": "dry-run", "run_id": None, "stack": stack, "config": config.model_dump(mode="json")}
-        return {"pipeline": pipeline, **told, **rest}
+        told = {"pipeline": pipeline, "status": "dry-run", "run_id": None, "stack": stack}
+        return BASE | told | {"config": config.model_dump(mode="json")}
 
     click.echo(f"{pipeline} pipeline", err=True)
     import zenml  # noqa: F401  (its logging is configured on import)

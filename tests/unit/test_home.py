@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imago import home
+from imago.errors import ConfigError
 
 
 def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +21,12 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, m
         home.write_report("data.html", "second")
     assert (tmp_path / "data.html").read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["data.html"]
+
+
+def test_a_home_that_cannot_be_is_named_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "file"))
+    assert home.place("IMAGO_HOME") == tmp_path / "file"
+    for use in (home.home, home.require_writable):
+        with pytest.raises(ConfigError, match="set IMAGO_HOME to another folder"):
+            use()

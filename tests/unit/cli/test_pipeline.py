@@ -1,6 +1,7 @@
 """What a pipeline's command leaves on standard output, on standard error, and as its exit code."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 import cli
 from cli import pipeline
+from cli.pipeline import BASE
 from imago.config import Config
 from stack import register
 
@@ -56,3 +58,46 @@ def test_containers_are_given_paths_without_links_or_steps_up(tmp_path: Path, mo
     assert whole.model.weights == "hub"
     mounted = register.mounts(config)
     assert mounted[str(tmp_path / "data" / "moths")] == {"bind": str(tmp_path / "data" / "moths"), "mode": "ro"}
+
+
+def _front(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--json",), "Say which pipeline: --pipeline training|inference|monitoring|sweep"),
+        (("--pipeline", "monitoring", "--require-promotion"), "--require-promotion is for the training pipeline"),
+        (("--pipeline", "sweep", "--config", "training", "--dry-run"), "sweep.space is empty"),
+        (("--pipeline", "training", "--config", "demo", "--data", os.fsdecode(b"caf\xe9")), "is not UTF-8"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert _front(monkeypatch, *arguments) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert said in errors[0]
+
+
+def test_a_group_without_a_command_shows_its_help(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _front(monkeypatch, "data") == 2
+    said = capfd.readouterr().err
+    assert "Commands:\n" in said
+    assert "error:" not in said
+
+
+def test_every_pipeline_has_the_keys_that_all_share(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("training", "monitoring"):
+        assert _front(monkeypatch, "--pipeline", name, "--set", "model.weights=none", "--dry-run", "--json") == 0
+        outcome = json.loads(capfd.readouterr().out)
+        assert {"pipeline", "status", "run_id", "stack", *BASE} <= outcome.keys()

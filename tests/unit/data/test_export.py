@@ -9,7 +9,7 @@ import pytest
 
 from imago.data.dataset import ImageDataset
 from imago.data.export import MARKER, PARQUET, export
-from imago.errors import ConfigError
+from imago.errors import ConfigError, ImagoError
 from tests.packages import colour_dataset
 
 
@@ -84,3 +84,23 @@ def test_a_correction_made_by_hand_is_not_thrown_away(tmp_path: Path) -> None:
     picture.rename(picture.with_name("relabelled.jpg"))
     with pytest.raises(ConfigError, match="holds more than an earlier export"):
         export(colour_dataset(), tmp_path / "out")
+
+
+def test_an_export_that_cannot_take_its_place_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = colour_dataset()
+    export(dataset, tmp_path / "out")
+    before = files(tmp_path / "out")
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == tmp_path / "out" and not self.name.endswith(".earlier"):
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(ImagoError, match="could not be written"):
+        export(dataset.split("train"), tmp_path / "out")
+    assert files(tmp_path / "out") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

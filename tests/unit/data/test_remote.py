@@ -124,3 +124,14 @@ def test_failed_kaggle_download_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=refuse))
     with pytest.raises(ConfigError, match="cannot be downloaded: 403 Forbidden"):
         remote.fetch_kaggle("owner/moths")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["sftp://me:pass@host/moths", "https://host/moths.csv?X-Amz-Signature=ab", "https://host/m.csv?sig=ab&se=1"],
+)
+def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(source):
+    with pytest.raises(ConfigError, match="on host holds a password or a key") as refused:
+        load(source)
+    assert "pass@" not in str(refused.value)
+    assert "=ab" not in str(refused.value)

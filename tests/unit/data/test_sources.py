@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from imago.config import DataConfig, SyntheticConfig
+from imago.config import Config, DataConfig, SyntheticConfig, with_source
 from imago.data import folders
 from imago.data.dataset import ImageDataset
 from imago.data.sources import load_dataset, source_state, spelt_out
@@ -10,6 +10,7 @@ from imago.data.synthetic import SPECIES
 from imago.errors import ConfigError, DataRefused
 from tests.unit.data.pictures import encode, moth, write_classes
 
+DEFAULTS = Config()
 SMALL = SyntheticConfig(species=3, per_class_train=6, per_class_val=3, per_class_test=2)
 
 
@@ -209,3 +210,21 @@ def test_a_subset_copies_no_picture_and_a_stored_one_is_linked(tmp_path, monkeyp
     assert (tmp_path / "all.arrow").samefile(dataset.file)
     train.write(tmp_path / "train.arrow")
     assert list(ImageDataset.read(tmp_path / "train.arrow").batches()) == list(train.batches())
+
+
+@pytest.mark.parametrize("damage", [b"", b"ARROW1 and then nothing"])
+def test_what_was_kept_and_is_damaged_is_read_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    root = write_classes(tmp_path / "moths", {"a": 12, "b": 12})
+    first = load(root)
+    first.file.unlink()  # it is mapped
+    first.file.write_bytes(damage)
+    assert load(root).fingerprint == first.fingerprint
+
+
+def test_a_folder_of_any_name_is_read(tmp_path):
+    write_classes(tmp_path / "moths 🦋 \n'\"", {"a": 12, "b": 12})
+    config = with_source(DEFAULTS, str(tmp_path / "moths 🦋 \n'\""))
+    assert len(load_dataset(config.data, 0)) == 24
+    with pytest.raises(ConfigError, match=r"'caf\\xe9' is not UTF-8"):
+        with_source(DEFAULTS, os.fsdecode(b"caf\xe9"))

@@ -137,3 +137,17 @@ def test_readers_do_not_wait_for_a_writer(store: PredictionStore) -> None:
 
 def test_no_rows_make_an_empty_table_of_the_same_shape() -> None:
     assert to_table([]).schema == to_table([row(1)]).schema
+
+
+def test_of_very_many_a_sample_is_read_and_all_are_counted(store: PredictionStore) -> None:
+    store.add([row(number, time=NOON + timedelta(seconds=number)) for number in range(50)])
+    store.add([row(99, time=NOON + timedelta(seconds=99), version="2")])
+    until = NOON + timedelta(hours=1)
+    sample = store.window(NOON, until, model="moths", version="1", most=7).to_pylist()
+    assert len(sample) == 7
+    assert sample == store.window(NOON, until, model="moths", version="1", most=7).to_pylist()
+    assert [one["time"] for one in sample] == sorted(one["time"] for one in sample)
+    assert store.count(NOON, until, model="moths", version="1") == 50
+    assert store.count(NOON, until, model="butterflies") == 0
+    assert store.last_version("moths", NOON, until) == "2"
+    assert store.last_version("moths", NOON, NOON) is None

@@ -1,5 +1,6 @@
 """The HTTP contract, asked of the application in this process."""
 
+import asyncio
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -382,3 +383,24 @@ def test_the_page_asks_its_own_host_only(endpoint: TestClient) -> None:
     assert "style=" not in response.text
     assert response.headers["x-content-type-options"] == "nosniff"
     assert endpoint.get("/", follow_redirects=False).headers["location"] == "ui"
+
+
+def test_a_client_that_hangs_up_is_not_counted_as_our_fault(open_endpoint: Open) -> None:
+    application: Any = open_endpoint().app
+    headers = [(b"content-type", FORM.encode()), (b"content-length", b"99999")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"",
+        "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http",
+        "http_version": "1.1", "root_path": "",
+    }  # fmt: skip
+    messages = [{"type": "http.request", "body": b"--b\r\n", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == [499]

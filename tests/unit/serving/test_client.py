@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from imago.errors import ConfigError
 from imago.serving.client import Client, EndpointError
 
 
@@ -91,3 +92,8 @@ def test_ready_is_what_the_endpoint_says() -> None:
         assert endpoint.ready() is False
     with client(lambda request: httpx.Response(200 if request.url.path == "/readyz" else 404)) as endpoint:
         assert endpoint.ready() is True
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'http://host:port' is no address"):
+        Client("http://host:port")

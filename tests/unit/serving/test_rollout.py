@@ -18,6 +18,7 @@ from imago.errors import ConfigError, DeploymentFailed
 from imago.serving import deployment, processes
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
+from tests.packages import picture_bytes
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
 
@@ -394,3 +395,67 @@ def test_a_home_with_a_long_path_still_gets_its_control_socket(house, tmp_path, 
 def test_a_name_that_is_no_file_name_is_refused(house, name):
     with pytest.raises(ConfigError, match="cannot name a deployment"):
         house.named(name)
+
+
+@pytest.mark.parametrize("limit", ["max_upload_bytes", "max_pixels"])
+def test_a_golden_sample_that_the_endpoint_would_refuse_is_named_before_anything_starts(house, limit):
+    house.deploy(1)
+    (house.package.path / "golden" / "0.jpg").write_bytes(picture_bytes("red", size=(48, 40)))
+    with pytest.raises(
+        DeploymentFailed, match=rf"golden sample 0\.jpg has [\d,]+, more than deploy\.{limit} allows \(99\)"
+    ):
+        house.deploy(2, **{limit: 99})
+    assert house.version() == "1"
+    assert deployment.read("moths").leftover == ()
+
+
+def test_a_server_that_cannot_be_started_leaves_the_one_that_serves(house, monkeypatch):
+    house.deploy(1)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(processes, "start", full)
+    with pytest.raises(DeploymentFailed, match=r"moths:2 was not deployed, moths:1 still serves: .*No space left"):
+        house.deploy(2)
+    assert house.version() == "1"
+
+
+def test_a_failure_that_cannot_be_noted_is_still_told(house, monkeypatch):
+    house.deploy(1)
+    house.behaviour["moths:2"] = "wrong"
+    write = deployment.write
+
+    def full(name, state):
+        if state.history and state.history[-1].action == "failed":
+            raise OSError(28, "No space left on device")
+        write(name, state)
+
+    monkeypatch.setattr(deployment, "write", full)
+    with pytest.raises(DeploymentFailed, match="golden sample"):
+        house.deploy(2)
+    assert house.version() == "1"
+    assert any("could not be noted" in line for line in house.lines)
+
+
+def test_a_neighbour_that_will_not_go_keeps_serving_beside_and_is_named(house):
+    house.deploy(1)
+    butterflies = house.named("butterflies")
+    with deployment.locked("moths"):
+        status = butterflies.deploy("butterflies:1", house.config)
+    assert status.running
+    assert any("moths still serves beside butterflies:1" in line for line in house.lines)
+
+
+def test_a_dead_record_does_not_hide_who_holds_the_port(house):
+    house.deploy(1)
+    state = deployment.read("moths")
+    processes.end(state.current.process)
+    deployment.write("moths", state)
+    with socket.create_server(("127.0.0.1", house.config.port)), pytest.raises(DeploymentFailed, match="is used by"):
+        house.moths.require_port(house.config)
+
+
+def test_an_address_that_is_not_this_machines_is_no_port_in_use(house):
+    with pytest.raises(DeploymentFailed, match=r"192\.0\.2\.1:\d+ cannot be listened on"):
+        house.moths.require_port(house.config.model_copy(update={"host": "192.0.2.1"}))

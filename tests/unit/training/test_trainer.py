@@ -9,9 +9,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from imago.config import ModelConfig, TrainingConfig
+from imago.config import ModelConfig, SyntheticConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
-from imago.errors import DataRefused, ImagoError
+from imago.data.synthetic import synthetic_dataset
+from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.progress import EpochResult
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
@@ -134,3 +135,28 @@ def test_training_is_silent_and_leaves_no_files(tmp_path: Path, capfd: pytest.Ca
     _train(tmp_path, epochs=1)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretrained_network_of_a_fixed_size_trains_at_it(tmp_path: Path) -> None:
+    weights = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit3", num_classes=4).state_dict(), weights)
+    moths = synthetic_dataset(
+        SyntheticConfig(species=2, per_class_train=4, per_class_val=2, per_class_test=2), image_size=160, seed=0
+    )
+
+    def fit(**options: object) -> TrainedModel:
+        return train(
+            moths,
+            ModelConfig(architecture="test_vit3", weights=str(weights)),
+            TrainingConfig.model_validate({"epochs": 1, "batch_size": 4, **options}),
+            image_size=160,
+            seed=0,
+            workdir=tmp_path,
+            reporter=Silence(),
+        )
+
+    assert fit().best.epoch in {0, 1}
+    with pytest.raises(
+        ConfigError, match=r"'test_vit3' does not take pictures of 96×96 pixels \(training.train_size\)"
+    ):
+        fit(train_size=96)
