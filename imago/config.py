@@ -57,6 +57,7 @@ class DataConfig(Section):
     min_side: int = Field(default=16, ge=1)  # of a picture, in pixels
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # split off where the source has no such split
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # likewise
+    turned_copies: bool = False  # take mirror images and quarter turns for near-duplicates, too
     checks: dict[str, Severity] = Field(default_factory=dict)  # severities by check, over the defaults
     synthetic: SyntheticConfig = SyntheticConfig()
 

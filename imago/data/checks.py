@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 from imago.config import DataConfig, Severity
 from imago.data.class_checks import CLASS_CHECKS, version_shift
-from imago.data.copy_checks import COPY_CHECKS, NEAR_COPY_CHECKS, near_copies
+from imago.data.copy_checks import COPY_CHECKS, NEAR_COPY_CHECKS, exact_copies, near_copies
 from imago.data.finding import Finding
 from imago.data.near_duplicates import Look
 from imago.data.picture_checks import PICTURE_CHECKS
@@ -51,6 +51,7 @@ class CheckResult(BaseModel):
     count: int
     pictures: list[str]
     groups: list[list[str]]
+    agreements: list[float]  # of each group, where it is of copies: 1 for the same bytes
     classes: list[str]
     sentence: str
     quarantined: list[str]
@@ -65,12 +66,12 @@ def severities(config: DataConfig) -> dict[str, Severity]:
 
 
 def run_checks(
-    table: PictureTable, config: DataConfig, previous: PictureTable | None = None, look: Look | None = None
+    table: PictureTable, config: DataConfig, look: Look, previous: PictureTable | None = None
 ) -> list[CheckResult]:
     """Run every check, in the order of `DEFAULT_SEVERITY`; one that is off is not run, and says so.
 
-    Classes and splits are judged by the pictures that the other checks let through. `previous` is the table of an
-    earlier version of the data; `look` gives a picture's pixels by its row, for the closer look at near-duplicates.
+    Classes and splits are judged by the pictures that the other checks let through. `look` gives a picture's pixels by
+    its row, for the closer look at near-duplicates; `previous` is the table of an earlier version of the data.
     """
     severity = severities(config)
     results: dict[str, CheckResult] = {}
@@ -83,11 +84,12 @@ def run_checks(
     for name, check in PICTURE_CHECKS.items():
         if wanted(name):
             results[name] = _result(name, severity[name], check(table, config))
+    exact = exact_copies(table)
     for name, copy_check in COPY_CHECKS.items():
         if wanted(name):
-            results[name] = _result(name, severity[name], copy_check(table))
+            results[name] = _result(name, severity[name], copy_check(exact))
     near = [name for name in NEAR_COPY_CHECKS if wanted(name)]
-    alike = near_copies(table, look) if near else []
+    alike = near_copies(table, look, turned=config.turned_copies) if near else []
     for name in near:
         results[name] = _result(name, severity[name], NEAR_COPY_CHECKS[name](alike))
 
@@ -110,6 +112,7 @@ def _result(name: str, severity: Severity, finding: Finding) -> CheckResult:
         count=finding.count,
         pictures=finding.pictures,
         groups=finding.groups,
+        agreements=finding.agreements,
         classes=finding.classes,
         sentence=finding.sentence,
         quarantined=leaving if severity == "quarantine" else [],

@@ -1,100 +1,121 @@
 """Pictures that are there more than once, and names that contradict each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
 from imago.data.finding import Finding, counted, nothing, some
-from imago.data.near_duplicates import Look, near_duplicate_groups
+from imago.data.near_duplicates import Look, near_duplicates
 from imago.data.statistics import PictureTable
 
 LAST_TO_LEAVE = ("train", "val", "test")
 """Of a picture in two splits the copy in the earlier of these is left out; what is in test stays."""
 
-Groups = list[pd.DataFrame]
+
+@dataclass(frozen=True)
+class Copies:
+    """Rows of one picture, and how well they agree: 1 for the same bytes."""
+
+    rows: pd.DataFrame
+    agreement: float = 1.0
+
+    def split_by(self, columns: list[str]) -> "list[Copies]":
+        """Return those of each value of these columns."""
+        return [Copies(rows, self.agreement) for _, rows in self.rows.groupby(columns, sort=True)]
+
+    def differ_in(self, column: str) -> bool:
+        return bool(self.rows[column].nunique() > 1)
 
 
-def duplicate_in_split(table: PictureTable) -> Finding:
-    groups = [
-        copies for same in _exact(table) for _, copies in same.groupby(["label", "split"], sort=True) if len(copies) > 1
-    ]
+def duplicate_in_split(exact: list[Copies]) -> Finding:
+    groups = [part for same in exact for part in same.split_by(["label", "split"]) if len(part.rows) > 1]
     return _of(groups, "the same picture more than once in a split", "No split holds the same picture twice.")
 
 
-def duplicate_across_splits(table: PictureTable) -> Finding:
-    groups = [same for same in _exact(table) if same["split"].nunique() > 1]
+def duplicate_across_splits(exact: list[Copies]) -> Finding:
+    groups = [same for same in exact if same.differ_in("split")]
     return _of(groups, "the same picture in two splits", "No picture is in two splits.", _learnt)
 
 
-def label_conflict(table: PictureTable) -> Finding:
-    groups = [same for same in _exact(table) if same["label"].nunique() > 1]
+def label_conflict(exact: list[Copies]) -> Finding:
+    groups = [same for same in exact if same.differ_in("label")]
     return _of(groups, "the same picture under two names", "No picture is there under two names.", _contradicted)
 
 
-def near_duplicate_in_split(alike: Groups) -> Finding:
-    groups = [
-        copies
-        for group in alike
-        for _, copies in group.groupby(["label", "split"], sort=True)
-        if copies["sha256"].nunique() > 1
-    ]
+def near_duplicate_in_split(alike: list[Copies]) -> Finding:
+    groups = [part for group in alike for part in group.split_by(["label", "split"]) if part.differ_in("sha256")]
     return _of(groups, "nearly the same picture twice in a split", "No split holds nearly the same picture twice.")
 
 
-def near_duplicate_across_splits(alike: Groups) -> Finding:
-    groups = [group for group in alike if group["split"].nunique() > 1]
+def near_duplicate_across_splits(alike: list[Copies]) -> Finding:
+    groups = [group for group in alike if group.differ_in("split")]
     return _of(groups, "nearly the same picture in two splits", "No two splits hold nearly the same picture.", _learnt)
 
 
-def near_label_conflict(alike: Groups) -> Finding:
-    groups = [group for group in alike if group["label"].nunique() > 1]
+def near_label_conflict(alike: list[Copies]) -> Finding:
+    groups = [group for group in alike if group.differ_in("label")]
     otherwise = "No two names share nearly the same picture."
     return _of(groups, "nearly the same picture under two names", otherwise, _contradicted)
 
 
-COPY_CHECKS: dict[str, Callable[[PictureTable], Finding]] = {
+CopyCheck = Callable[[list[Copies]], Finding]
+
+COPY_CHECKS: dict[str, CopyCheck] = {
     "duplicate_in_split": duplicate_in_split,
     "duplicate_across_splits": duplicate_across_splits,
     "label_conflict": label_conflict,
 }
 
-NEAR_COPY_CHECKS: dict[str, Callable[[Groups], Finding]] = {
+NEAR_COPY_CHECKS: dict[str, CopyCheck] = {
     "near_duplicate_in_split": near_duplicate_in_split,
     "near_duplicate_across_splits": near_duplicate_across_splits,
     "near_label_conflict": near_label_conflict,
 }
 
 
-def near_copies(table: PictureTable, look: Look | None = None) -> Groups:
-    """Return groups of rows that look alike, each with at least two different files.
-
-    `look` gives a picture's pixels by its row in the table; without it, only nearly equal hashes are alike.
-    """
-    frame = table.readable
-    rows = list(frame.index)
-    colours = frame[["red", "green", "blue"]].to_numpy(dtype=float)
-    closer = None if look is None else lambda index: look(rows[index])
-    alike = near_duplicate_groups(list(frame["dhash"]), colours, list(frame["outline"]), closer)
-    groups = [frame.iloc[indices] for indices in alike]
-    return [group for group in groups if group["sha256"].nunique() > 1]
-
-
-def _exact(table: PictureTable) -> Groups:
+def exact_copies(table: PictureTable) -> list[Copies]:
+    """Return the readable pictures whose bytes are there more than once."""
     frame = table.readable
     copied = frame[frame["sha256"].duplicated(keep=False)]
-    return [same for _, same in copied.groupby("sha256", sort=False)]
+    return [Copies(same) for _, same in copied.groupby("sha256", sort=False)]
+
+
+def near_copies(table: PictureTable, look: Look, *, turned: bool = False) -> list[Copies]:
+    """Return groups of rows that look alike, each with at least two different files, and all copies of those.
+
+    `look` gives a picture's pixels by its row in the table; with `turned`, mirror images and quarter turns count.
+    """
+    frame = table.readable
+    different = frame.drop_duplicates("sha256")
+    rows = list(different.index)
+    colours = different[["red", "green", "blue"]].to_numpy(dtype=float)
+    alike = near_duplicates(
+        list(different["dhash"]), colours, list(different["outline"]), lambda index: look(rows[index]), turned=turned
+    )
+    digests = [set(different["sha256"].iloc[one.members]) for one in alike]
+    return [
+        Copies(frame[frame["sha256"].isin(same)], min(one.agreement, 0.99))  # 1: the same bytes
+        for one, same in zip(alike, digests, strict=True)
+    ]
 
 
 def _of(
-    groups: Groups, what: str, otherwise: str, leaving: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    groups: Iterable[Copies],
+    what: str,
+    otherwise: str,
+    leaving: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> Finding:
-    if not groups:
+    found = [(sorted(group.rows["id"]), group.agreement, group.rows) for group in groups]
+    found.sort(key=lambda one: one[0])
+    if not found:
         return nothing(otherwise)
-    named = sorted(sorted(group["id"]) for group in groups)
-    pictures = sorted({name for group in named for name in group})
-    gone = None if leaving is None else sorted({name for group in groups for name in leaving(group)["id"]})
-    sentence = f"{counted(len(groups), 'group', 'groups')} of {what}: {some(named[0])}."
-    return Finding(len(groups), sentence, pictures=pictures, groups=named, to_quarantine=gone)
+    named = [names for names, _, _ in found]
+    pictures = sorted({name for names in named for name in names})
+    gone = None if leaving is None else sorted({name for _, _, rows in found for name in leaving(rows)["id"]})
+    sentence = f"{counted(len(found), 'group', 'groups')} of {what}: {some(named[0])}."
+    agreements = [agreement for _, agreement, _ in found]
+    return Finding(len(found), sentence, pictures=pictures, groups=named, agreements=agreements, to_quarantine=gone)
 
 
 def _learnt(group: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ class Finding:
     sentence: str
     pictures: list[str] = field(default_factory=list)  # ids
     groups: list[list[str]] = field(default_factory=list)  # ids that belong together
+    agreements: list[float] = field(default_factory=list)  # of each group: how alike its pictures are, up to 1
     classes: list[str] = field(default_factory=list)
     to_quarantine: list[str] | None = None  # ids; all of `pictures` where None
 

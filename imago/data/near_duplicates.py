@@ -1,4 +1,4 @@
-"""Pictures that show the same without being the same file: saved again, resized, recoloured, cropped.
+"""Pictures that show the same without being the same file: saved again, resized, recoloured, cropped, turned.
 
 Two pictures are alike where their difference hashes nearly agree and so do their mean colours, or where one of them,
 looked at closely, lies over the other or a part of it. A hash alone is not enough: on specimens in one pose on plain
@@ -7,6 +7,7 @@ cloth it pairs hundreds of different animals.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,18 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from imago.data.alignment import alignment
-from imago.data.neighbours import MAX_DISTANCE, candidate_pairs
+from imago.data.neighbours import Indices, candidate_pairs, turn
 from imago.data.transforms import RGB
 
 HASH_SIDE = 16
-OUTLINE_SIDE = 40
+OUTLINE_SIDE = 28
 CLOSE_SIDE = 64
 
+MAX_DISTANCE = 30
+"""Bits of 256. Copies that were only re-encoded, resized or recoloured differ by fewer, other pictures by more."""
 MAX_COLOUR_DISTANCE = 0.04
-MIN_ALIGNMENT = 0.55
-"""Of outlines: what is below is not looked at more closely."""
+MIN_ALIGNMENT = 0.5
+"""Of outlines: what is below is not looked at more closely. Copies with up to a fifth cut off reach more."""
 MIN_CLOSE_ALIGNMENT = 0.6
 """Of pairs of 4,400 published photographs that reach it, each shows one animal twice; two animals in one pose reach
 0.57. Copies of them with a twentieth to a fifth cut off reach at least 0.68, recoloured ones 0.99."""
@@ -33,6 +36,14 @@ _CHUNK = 128  # pairs
 Colours = npt.NDArray[np.float64]
 Look = Callable[[int], RGB]
 """Gives a picture's pixels by its index."""
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Indices of pictures that look alike, and how well the least like of the pairs that join them agree, up to 1."""
+
+    members: list[int]
+    agreement: float
 
 
 def difference_hash(picture: RGB) -> str:
@@ -46,58 +57,74 @@ def difference_hash(picture: RGB) -> str:
 
 
 def outline(picture: RGB) -> bytes:
-    """Return a picture's luma, 40 by 40, one byte a pixel."""
+    """Return a picture's luma, 28 by 28, one byte a pixel."""
     luma = Image.fromarray(picture).convert("L")
     return luma.resize((OUTLINE_SIDE, OUTLINE_SIDE), Image.Resampling.BILINEAR).tobytes()
 
 
-def near_duplicate_groups(
-    hashes: Sequence[str], colours: Colours, outlines: Sequence[bytes] | None = None, look: Look | None = None
-) -> list[list[int]]:
-    """Return groups of indices that look alike, by `difference_hash`, mean colours (N, 3) in [0, 1] and `outline`.
+def near_duplicates(
+    hashes: Sequence[str], colours: Colours, outlines: Sequence[bytes], look: Look, *, turned: bool = False
+) -> list[Alike]:
+    """Return the pictures that look alike, by `difference_hash`, mean colours (N, 3) in [0, 1], `outline` and `look`.
 
-    Without outlines and `look`, only nearly equal hashes count. A group is held together by its pairs: of three, the
+    With `turned`, mirror images and quarter turns count as well. A group is held together by its pairs: of three, the
     first and the last may differ more. Identical entries count as alike. Groups, and what is in them, are in the order
     of the input.
     """
-    if len(hashes) < 2:
+    count = len(hashes)
+    if count < 2:
         return []
-    words = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(len(hashes), -1)
+    shown = np.frombuffer(b"".join(outlines), dtype=np.uint8).reshape(count, OUTLINE_SIDE, OUTLINE_SIDE)
+    words = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(count, -1)
     with threadpool_limits(1, "blas"):  # for matrices this small, threads cost more than they save
-        pairs, distance = candidate_pairs(words)
-        apart = np.abs(colours[pairs[:, 0]] - colours[pairs[:, 1]]).max(axis=1, initial=0.0)
-        same = (distance <= MAX_DISTANCE) & (apart <= MAX_COLOUR_DISTANCE)
-        alike = pairs[same]
-        if outlines is not None and look is not None:
-            alike = np.concatenate([alike, _aligned(pairs[~same], outlines, look)])
-    parent = list(range(len(hashes)))
-    for left, right in alike.tolist():
+        pairs, turns = candidate_pairs(shown, turned=turned)
+        same = _nearly_equal(pairs, words, colours) & (turns == 0)
+        coarse = _agreement(pairs, turns, lambda index: shown[index])
+        worth = (coarse >= MIN_ALIGNMENT) & ~same
+        close = _agreement(pairs[worth], turns[worth], lambda index: _luma(look(index)))
+    sure = close >= MIN_CLOSE_ALIGNMENT
+    joined = np.concatenate([pairs[same], pairs[worth][sure]])
+    return _groups(count, joined, np.concatenate([coarse[same], close[sure]]))
+
+
+def _nearly_equal(pairs: Indices, words: npt.NDArray[np.uint64], colours: Colours) -> npt.NDArray[np.bool_]:
+    left, right = pairs.T
+    distance = np.bitwise_count(words[left] ^ words[right]).sum(axis=1, dtype=np.int64)
+    apart = np.abs(colours[left] - colours[right]).max(axis=1, initial=0.0)
+    near: npt.NDArray[np.bool_] = (distance <= MAX_DISTANCE) & (apart <= MAX_COLOUR_DISTANCE)
+    return near
+
+
+def _agreement(pairs: Indices, turns: Indices, view: Callable[[int], npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """Return how well one picture of each pair lies over the other, (P,)."""
+    found = [np.zeros(0, dtype=np.float32)]
+    for start in range(0, len(pairs), _CHUNK):
+        some, ways = pairs[start : start + _CHUNK], turns[start : start + _CHUNK]
+        left, right = (np.stack([view(index) for index in side]) for side in some.T.tolist())
+        found.append(
+            alignment(left, np.concatenate([turn(one[None], by) for one, by in zip(right, ways, strict=True)]))
+        )
+    return np.concatenate(found)
+
+
+def _luma(picture: RGB) -> npt.NDArray[np.uint8]:
+    luma = Image.fromarray(picture).convert("L")
+    return np.asarray(luma.resize((CLOSE_SIDE, CLOSE_SIDE), Image.Resampling.BOX))
+
+
+def _groups(count: int, pairs: Indices, agreement: npt.NDArray[np.float32]) -> list[Alike]:
+    parent = list(range(count))
+    for left, right in pairs.tolist():
         first, second = sorted((_root(parent, left), _root(parent, right)))
         parent[second] = first
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(hashes)):
-        groups[_root(parent, index)].append(index)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _aligned(pairs: npt.NDArray[np.int64], outlines: Sequence[bytes], look: Look) -> npt.NDArray[np.int64]:
-    """Return the pairs of which one picture lies over the other: by their outlines first, then by their pixels."""
-
-    def coarse(index: int) -> npt.NDArray[np.uint8]:
-        return np.frombuffer(outlines[index], dtype=np.uint8).reshape(OUTLINE_SIDE, OUTLINE_SIDE)
-
-    def close(index: int) -> npt.NDArray[np.uint8]:
-        luma = Image.fromarray(look(index)).convert("L")
-        return np.asarray(luma.resize((CLOSE_SIDE, CLOSE_SIDE), Image.Resampling.BOX))
-
-    for view, least in ((coarse, MIN_ALIGNMENT), (close, MIN_CLOSE_ALIGNMENT)):
-        kept = [np.zeros((0, 2), dtype=np.int64)]
-        for start in range(0, len(pairs), _CHUNK):
-            some = pairs[start : start + _CHUNK]
-            left, right = (np.stack([view(index) for index in side]) for side in some.T.tolist())
-            kept.append(some[alignment(left, right) >= least])
-        pairs = np.concatenate(kept)
-    return pairs
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in range(count):
+        members[_root(parent, index)].append(index)
+    least: dict[int, float] = defaultdict(lambda: 1.0)
+    for (left, _), value in zip(pairs.tolist(), agreement.tolist(), strict=True):
+        root = _root(parent, left)
+        least[root] = min(least[root], value)
+    return [Alike(group, round(least[root], 2)) for root, group in members.items() if len(group) > 1]
 
 
 def _root(parent: list[int], index: int) -> int:

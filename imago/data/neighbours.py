@@ -1,106 +1,160 @@
-"""Which of many pictures may show the same, by their hashes, without comparing each with each.
+"""Which of many pictures may show the same, by their outlines, without comparing each with each.
 
-The bits of the hashes are turned into few numbers that are as independent as the pictures allow (whitening), for on
-specimens in one pose most bits say the same of all. Pictures that these numbers place side by side in any of several
+Each outline is looked at whole and in five parts, so that a picture and what was cut out of it have a view in common.
+The cells of a view are turned into few numbers that are as independent as the pictures allow (whitening), for on
+specimens in one pose most cells say the same of all. Views that these numbers place side by side in any of several
 random orders are compared: locality-sensitive hashing by random hyperplanes, Charikar 2002,
 https://doi.org/10.1145/509907.509965, with sorted neighbourhoods in place of buckets, so that the work grows with
 n log n whatever the pictures are.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-MAX_DISTANCE = 30
-"""Bits of 256. Copies that were only re-encoded, resized or recoloured differ by fewer, other pictures by more."""
-MIN_COSINE = 0.6
-"""Of whitened hashes. Copies with a tenth cut off reach more; so do, for most pictures, a few that are no copies."""
+MIN_COSINE = 0.66
+"""Of whitened views. Copies with up to 15 % of their sides cut off reach it, three quarters of all pictures, too."""
 
-_NEAREST = 1  # candidates of a picture, beyond those within MAX_DISTANCE
-_DIMENSIONS = 24
-_ORDERS = 32
+_PART = 0.87  # of a side
+_CELLS = 7  # a side
+_DIMENSIONS = 40
+_ORDERS = 16
 _KEY_BITS = 24
-_WINDOW = 4
-_ALL_PAIRS = 2048  # pictures up to which each is compared with each
-_FEW = 256  # pictures up to which the nearest is a candidate however far it is: whitening says little yet
-_CHUNK = 16384
+_BLOCK = 64  # views that are compared with each other, half of them with those of the next block, too
+_BLOCKS = 128  # at once
+_ALL_PAIRS = 2048  # views up to which each is compared with each
+_FEW = 100  # pictures up to which the nearest is a candidate however far it is: whitening says little yet
+_CHUNK = 4096
 
-Words = npt.NDArray[np.uint64]
-"""(N, 4): 256 bits a picture."""
-Pairs = npt.NDArray[np.int64]
-"""(P, 2) indices, the smaller one first, sorted."""
+QUARTERS = 4
+TURNS = 2 * QUARTERS
+"""Ways to turn a picture: by 0 to 3 quarters, then its mirror image likewise."""
 
-
-def candidate_pairs(words: Words) -> tuple[Pairs, npt.NDArray[np.int64]]:
-    """Return the pairs worth a look, and the distance in bits of each."""
-    whitened = _whitened(words)
-    found = [_kept(words, whitened, left, right) for left, right in _side_by_side(whitened)]
-    left, right, distance, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
-    _, first = np.unique(left * len(words) + right, return_index=True)
-    pairs, distance, cosine = np.stack([left, right], axis=1)[first], distance[first], cosine[first]
-    stays = distance <= MAX_DISTANCE
-    stays[~stays] = _among_nearest(pairs[~stays], cosine[~stays])
-    return pairs[stays], distance[stays]
+Outlines = npt.NDArray[np.uint8]
+"""(N, S, S): luma."""
+Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
+Indices = npt.NDArray[np.int64]
 
 
-def _whitened(words: Words) -> npt.NDArray[np.float32]:
-    """Return unit vectors (N, 24). Few pictures say little of what is common to all, and are whitened less."""
-    count = len(words)
-    mean = sum(_bits(words[start : start + _CHUNK]).sum(axis=0) for start in range(0, count, _CHUNK)) / count
-    covariance = np.zeros((256, 256))
-    for start in range(0, count, _CHUNK):
-        bits = _bits(words[start : start + _CHUNK]) - mean
-        covariance += bits.T @ bits / count
+def turn(pictures: Outlines, by: int) -> Outlines:
+    """Turn pictures (N, S, S) by one of the `TURNS`."""
+    return np.rot90(pictures[:, :, ::-1] if by >= QUARTERS else pictures, by, axes=(1, 2))
+
+
+def candidate_pairs(outlines: Outlines, *, turned: bool = False) -> tuple[Indices, Indices]:
+    """Return the pairs (P, 2) worth a look, each picture with its nearest, and how the second one is turned (P,).
+
+    The smaller index stands first, and the pairs are sorted. Without `turned`, all pictures count as upright.
+    """
+    count = len(outlines)
+    axes, mean = _whitening(outlines)
+    views = [(0, _white(outlines, window, axes, mean)) for window in _windows()]
+    views += [(by, _white(turn(outlines, by), _windows()[0], axes, mean)) for by in range(1, TURNS if turned else 1)]
+    vectors = np.concatenate([vectors for _, vectors in views])
+    owners, turns = np.tile(np.arange(count), len(views)), np.repeat([by for by, _ in views], count)
+    nearest, how, cosines = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full(count, -np.inf, np.float32)
+    for members in _side_by_side(vectors):
+        place, other, cosine = _nearest_in_block(vectors, owners, turns, members)
+        rows = owners[place]
+        better = cosine > cosines[rows]
+        by_cosine = np.flatnonzero(better)[np.argsort(cosine[better], kind="stable")]  # the last one written stays
+        rows, place, other = rows[by_cosine], place[by_cosine], other[by_cosine]
+        cosines[rows], nearest[rows] = cosine[by_cosine], owners[other]
+        how[rows] = np.where(turns[place] == 0, turns[other], _inverse(turns[place]))
+    near = np.flatnonzero(cosines >= (MIN_COSINE if count > _FEW else -1.0))
+    first = near < nearest[near]
+    pairs = np.sort(np.stack([near, nearest[near]], axis=1), axis=1)
+    unique, at = np.unique(pairs, axis=0, return_index=True)
+    return unique, np.where(first, how[near], _inverse(how[near]))[at]
+
+
+def _inverse(turns: Indices) -> Indices:
+    return np.where(turns < QUARTERS, -turns % QUARTERS, turns)
+
+
+def _windows() -> list[tuple[float, float]]:
+    """Return the upper left corners of the views, in parts of the side; the first stands for the whole."""
+    rest = 1 - _PART
+    return [(-1.0, -1.0), (0, 0), (0, rest), (rest, 0), (rest, rest), (rest / 2, rest / 2)]
+
+
+def _whitening(outlines: Outlines) -> tuple[Floats, Floats]:
+    """Return the axes (C, D) and the mean (C,). Few pictures say little of what is common to all: whitened less."""
+    count, whole = len(outlines), _windows()[0]
+    mean = sum(cells.sum(axis=0, dtype=np.float64) for cells in _cells(outlines, whole)) / count
+    covariance = sum((cells - mean).T @ (cells - mean) for cells in _cells(outlines, whole)) / count
     variances, directions = np.linalg.eigh(covariance)
     variances, directions = variances[::-1][:_DIMENSIONS], directions[:, ::-1][:, :_DIMENSIONS]
-    shrinkage = variances.mean() * 256 / count + 1e-6
-    axes = (directions / np.sqrt(np.maximum(variances, 0) + shrinkage)).astype(np.float32)
-    chunks = [(_bits(words[start : start + _CHUNK]) - mean) @ axes for start in range(0, count, _CHUNK)]
-    vectors: npt.NDArray[np.float32] = np.concatenate(chunks).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
-    return vectors
+    shrinkage = variances.mean() * (1 + len(covariance) / count) + 1e-6
+    axes = directions / np.sqrt(np.maximum(variances, 0) + shrinkage)
+    return axes.astype(np.float32), np.asarray(mean, dtype=np.float32)
 
 
-def _bits(words: Words) -> npt.NDArray[np.float32]:
-    return np.unpackbits(words.view(np.uint8), axis=1).astype(np.float32)
+def _white(outlines: Outlines, window: tuple[float, float], axes: Floats, mean: Floats) -> Halves:
+    """Return unit vectors (N, D) of one view."""
+    rows = []
+    for cells in _cells(outlines, window):
+        vectors = (cells - mean) @ axes
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+        rows.append(vectors.astype(np.float16))
+    return np.concatenate(rows)
 
 
-def _side_by_side(whitened: npt.NDArray[np.float32]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    count = len(whitened)
+def _cells(outlines: Outlines, window: tuple[float, float]) -> Iterator[Floats]:
+    """Give the means of a view's cells, of mean 0 and deviation 1: light and contrast do not count."""
+    side = outlines.shape[1]
+    down, across = (_averages(side, start) for start in window)
+    for start in range(0, len(outlines), _CHUNK):
+        some = outlines[start : start + _CHUNK].astype(np.float32)
+        cells: Any = (down @ some @ across.T).reshape(len(some), -1)
+        cells -= cells.mean(axis=1, keepdims=True)
+        yield cells / (cells.std(axis=1, keepdims=True) + 1.0)
+
+
+def _averages(side: int, start: float) -> Floats:
+    """Return what averages a line of pixels into cells (C, S), from a part of the side on; below 0: all of it."""
+    first, last = (0.0, float(side)) if start < 0 else (start * side, (start + _PART) * side)
+    edges = np.linspace(first, last, _CELLS + 1)
+    pixels = np.arange(side)
+    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights: Floats = np.maximum(covered, 0).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def _side_by_side(vectors: Halves) -> Iterator[Indices]:
+    """Give blocks (B, M) of indices whose members are to be compared with each other."""
+    count = len(vectors)
     if count <= _ALL_PAIRS:
-        left, right = np.triu_indices(count, k=1)
-        return [(left, right)]
+        yield np.arange(count)[None]
+        return
     rng = np.random.default_rng(0)
-    powers = 1 << np.arange(_KEY_BITS, dtype=np.int64)
-    found = []
+    powers = 1 << np.arange(_KEY_BITS, dtype=np.int32)
     for _ in range(_ORDERS):
-        planes = rng.standard_normal((whitened.shape[1], _KEY_BITS)).astype(np.float32)
-        order = np.argsort((whitened @ planes > 0) @ powers, kind="stable")
-        for step in range(1, _WINDOW + 1):
-            ends = np.stack([order[:-step], order[step:]])
-            found.append((ends.min(axis=0), ends.max(axis=0)))
-    return found
+        planes = rng.standard_normal((vectors.shape[1], _KEY_BITS)).astype(np.float32)
+        chunks = (vectors[start : start + _CHUNK].astype(np.float32) for start in range(0, count, _CHUNK))
+        order = np.argsort(np.concatenate([(chunk @ planes > 0) @ powers for chunk in chunks]), kind="stable")
+        starts = np.minimum(np.arange(0, count - _BLOCK // 2, _BLOCK // 2), count - _BLOCK)
+        for start in range(0, len(starts), _BLOCKS):
+            yield order[starts[start : start + _BLOCKS, None] + np.arange(_BLOCK)]
 
 
-def _kept(
-    words: Words,
-    whitened: npt.NDArray[np.float32],
-    left: npt.NDArray[np.int64],
-    right: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], ...]:
-    distance = np.bitwise_count(words[left] ^ words[right]).sum(axis=1, dtype=np.int64)
-    cosine = np.einsum("ij,ij->i", whitened[left], whitened[right])
-    least = MIN_COSINE if len(words) > _FEW else -1.0
-    stays = (distance <= MAX_DISTANCE) | (cosine >= least)
-    return left[stays], right[stays], distance[stays], cosine[stays]
+def _nearest_in_block(
+    vectors: Halves, owners: Indices, turns: Indices, members: Indices
+) -> tuple[Indices, Indices, Floats]:
+    """Return each member, the one in its block that is nearest to it, and their cosine.
 
-
-def _among_nearest(pairs: Pairs, cosine: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Tell which pairs are among the nearest of either of the two."""
-    ends = pairs.T.ravel()
-    places = np.tile(np.arange(len(pairs)), 2)
-    order = np.lexsort((places, -cosine[places], ends))
-    ends, places = ends[order], places[order]
-    first = np.searchsorted(ends, ends)  # of each picture's run
-    stays = np.zeros(len(pairs), dtype=bool)
-    stays[places[np.arange(len(ends)) - first < _NEAREST]] = True
-    return stays
+    None is compared with a view of the same picture, and no two turned ones with each other.
+    """
+    some = vectors[members].astype(np.float32)
+    cosines = some @ some.transpose(0, 2, 1)
+    whose, how = owners[members], turns[members] > 0
+    cosines[whose[:, :, None] == whose[:, None, :]] = -np.inf
+    if how.any():
+        cosines[how[:, :, None] & how[:, None, :]] = -np.inf
+    best = cosines.argmax(axis=2)
+    nearest = np.take_along_axis(members, best, axis=1)
+    return members.ravel(), nearest.ravel(), np.take_along_axis(cosines, best[..., None], axis=2).ravel()

@@ -40,6 +40,7 @@ class Group:
 
     pictures: list[Shown]
     hidden: int
+    agreement: float  # 1 for the same bytes
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class _Album:
     def card(self, check: CheckResult) -> Card:
         if check.groups:
             groups = [
-                Group(self.pictures(group[:_GROUP]), max(0, len(group) - _GROUP)) for group in check.groups[:_GROUPS]
+                Group(self.pictures(group[:_GROUP]), max(0, len(group) - _GROUP), agreement)
+                for group, agreement in zip(check.groups[:_GROUPS], check.agreements, strict=False)
             ]
             return Card(check, groups=groups, hidden=max(0, len(check.groups) - _GROUPS))
         shown = self.pictures(check.pictures[:_PICTURES])

@@ -84,7 +84,7 @@ def spelt_out(source: str) -> str:
 
 def _key(config: DataConfig, seed: int) -> str:
     """Return a digest of all that decides what is read."""
-    reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side"})
+    reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side", "turned_copies"})
     code = [(ROOT / file).read_bytes() for file in sources_of(__name__)]
     state = source_state(config.source)
     place = str(Path(str(config.source)).absolute())

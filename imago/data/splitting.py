@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from imago.data.dataset import Split
-from imago.data.near_duplicates import difference_hash, near_duplicate_groups, outline
+from imago.data.near_duplicates import difference_hash, near_duplicates, outline
 from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture, decode
 
 
@@ -60,19 +60,20 @@ def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: i
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(look, range(count)))
     names = [digest for digest, _, _, _ in looks]
-    readable = [index for index, (_, seen, _, _) in enumerate(looks) if seen is not None]
-    hashes = [seen for _, seen, _, _ in looks if seen is not None]
+    first = {digest: index for index, digest in reversed(list(enumerate(names)))}
+    readable = [index for index in sorted(first.values()) if looks[index][1] is not None]
+    hashes = [str(looks[index][1]) for index in readable]
     colours = np.array([looks[index][2] for index in readable], dtype=np.float64).reshape(-1, 3)
     outlines = [looks[index][3] for index in readable]
 
     def pixels(position: int) -> RGB:
         return decode(read(readable[position]), max_pixels=max_pixels)
 
-    for alike in near_duplicate_groups(hashes, colours, outlines, pixels):
-        name = min(names[readable[position]] for position in alike)
-        for position in alike:
-            names[readable[position]] = name
-    return names
+    group_of: dict[str, str] = {}
+    for alike in near_duplicates(hashes, colours, outlines, pixels):
+        members = [names[readable[position]] for position in alike.members]
+        group_of |= dict.fromkeys(members, min(members))
+    return [group_of.get(name, name) for name in names]
 
 
 def _deal(sizes: dict[str, int], val_fraction: float, test_fraction: float) -> dict[str, Split]:

@@ -82,7 +82,7 @@ def validate(
     """
     if list(table.frame["id"]) != dataset.ids or list(table.frame["sha256"]) != dataset.digests:
         raise ImagoError("These statistics are not of this data set: compute them again.")
-    checks = run_checks(table, config, previous, lambda row: decode(dataset.image(row), max_pixels=config.max_pixels))
+    checks = run_checks(table, config, lambda row: decode(dataset.image(row), max_pixels=config.max_pixels), previous)
     quarantined = _quarantined(checks, table)
     accepted = dataset.without(quarantined)
     expectations = expect(table.without(quarantined), config) if len(accepted) else {}
@@ -117,10 +117,15 @@ def _why(check: CheckResult, name: str, row: Mapping[Hashable, Any]) -> str:
     for group in check.groups:
         if name in group:
             other = next(copy for copy in group if copy != name)
-            return f"it is '{other}' again"
+            return f"it is '{other}' again{_nearly(check, group)}"
     if check.classes:
         return f"it is of class '{row['label']}'"
     return f"{row['width']}×{row['height']} pixels, brightness {row['brightness']:.2f}"
+
+
+def _nearly(check: CheckResult, group: list[str]) -> str:
+    agreement = check.agreements[check.groups.index(group)]
+    return f", nearly (they agree to {agreement:.2f} of 1)" if agreement < 1 else ""
 
 
 def _reasons(checks: list[CheckResult], accepted: ImageDataset, expectations: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from imago.config import DataConfig
 from imago.data.checks import CheckResult, run_checks
 from imago.data.dataset import ImageDataset
 from imago.data.statistics import compute_statistics
+from imago.data.transforms import decode
 from tests.unit.data.pictures import encode, moth
 
 LABELS = ("io", "luna", "vapourer")
@@ -39,4 +40,5 @@ def checked(dataset: ImageDataset, config: DataConfig | None = None) -> dict[str
     """Return what each check finds in a data set."""
     config = config or DataConfig()
     table = compute_statistics(dataset, max_pixels=config.max_pixels)
-    return {result.id: result for result in run_checks(table, config)}
+    look = lambda row: decode(dataset.image(row), max_pixels=config.max_pixels)  # noqa: E731
+    return {result.id: result for result in run_checks(table, config, look)}

@@ -6,7 +6,7 @@ import pytest
 
 from imago.config import DataConfig
 from imago.data.accepted import last_accepted, remember
-from imago.data.checks import run_checks
+from imago.data.class_checks import version_shift
 from imago.data.sources import load_dataset
 from imago.data.statistics import PictureTable, compute_statistics
 from tests.unit.data.pictures import write_classes
@@ -22,8 +22,7 @@ def table_of(root: Path) -> PictureTable:
 
 
 def sentence(root: Path) -> str:
-    results = run_checks(table_of(root), DataConfig(), last_accepted(str(root)))
-    return next(result.sentence for result in results if result.id == "version_shift")
+    return version_shift(table_of(root), last_accepted(str(root))).sentence
 
 
 def test_a_class_that_came_and_one_that_went_are_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from imago.data.alignment import alignment
-from imago.data.near_duplicates import difference_hash, near_duplicate_groups, outline
+from imago.data.near_duplicates import Alike, difference_hash, near_duplicates, outline
 from imago.data.transforms import RGB, decode
 from tests.unit.data.pictures import encode, moth
 
@@ -17,15 +17,14 @@ def distance(left: RGB, right: RGB) -> int:
     return (int(difference_hash(left), 16) ^ int(difference_hash(right), 16)).bit_count()
 
 
-def groups(*pictures: RGB) -> list[list[int]]:
-    colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures])
-    return near_duplicate_groups([difference_hash(picture) for picture in pictures], colours)
-
-
-def looked_at(pictures: Sequence[RGB]) -> list[list[int]]:
-    colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures])
+def alike(pictures: Sequence[RGB], *, turned: bool = False) -> list[Alike]:
+    colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures]).reshape(-1, 3)
     hashes, outlines = [difference_hash(each) for each in pictures], [outline(each) for each in pictures]
-    return near_duplicate_groups(hashes, colours, outlines, lambda index: pictures[index])
+    return near_duplicates(hashes, colours, outlines, lambda index: pictures[index], turned=turned)
+
+
+def groups(*pictures: RGB, turned: bool = False) -> list[list[int]]:
+    return [one.members for one in alike(pictures, turned=turned)]
 
 
 def test_a_hash_is_64_hexadecimal_digits_for_any_size() -> None:
@@ -47,22 +46,16 @@ def test_copies_are_grouped_and_others_left_alone() -> None:
     assert groups(first, second, other, copy, smaller) == [[0, 3], [1, 4]]
 
 
-@pytest.mark.parametrize("count", [1500, 6000])
-def test_copies_are_found_among_few_and_among_many(count: int) -> None:
-    generator = np.random.default_rng(0)
-    hashes = [generator.bytes(32).hex() for _ in range(count)]
-    colours = generator.random((count, 3))
-    for left, right in ((3, 1400), (700, 701), (900, count - 1)):
-        hashes[right] = f"{int(hashes[left], 16) ^ 0x1010_0010_0101_0001_1000:064x}"
-        colours[right] = colours[left] + 0.01
-    colours[5] = colours[800] + 0.2
-    hashes[5] = hashes[800]
-    assert near_duplicate_groups(hashes, colours) == [[3, 1400], [700, 701], [900, count - 1]]
+def test_copies_are_found_among_thousands() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [leaning(rng) for _ in range(2600)]
+    for left, right in ((3, 1400), (700, 701), (900, 2599)):
+        pictures[right] = decode(encode(pictures[left][6:, 6:], quality=80))
+    assert groups(*pictures) == [[3, 1400], [700, 701], [900, 2599]]
 
 
 def test_fewer_than_two_pictures_have_no_groups() -> None:
-    assert near_duplicate_groups([], np.zeros((0, 3))) == []
-    assert near_duplicate_groups(["0" * 64], np.zeros((1, 3))) == []
+    assert alike([]) == alike([moth(0, 0)]) == []
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -79,11 +72,50 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def test_a_copy_that_was_changed_is_found_by_the_closer_look(change: str) -> None:
     changed = np.asarray(COPIES[change](Image.fromarray(moth(0, 0, 200))).resize((160, 160)))
     pictures = [moth(0, 0, 200), moth(0, 1, 200), moth(1, 0, 200), decode(encode(changed, quality=80))]
-    assert looked_at(pictures) == [[0, 3]]
+    assert groups(*pictures) == [[0, 3]]
+
+
+TURNS: dict[str, Callable[[RGB], RGB]] = {
+    "mirrored": lambda picture: picture[:, ::-1],
+    "upside down": lambda picture: picture[::-1],
+    "turned": lambda picture: np.rot90(picture),
+    "turned and mirrored": lambda picture: np.rot90(picture)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_copy_that_was_turned_is_found_where_that_is_asked_for(turn: str) -> None:
+    generator = np.random.default_rng(1)
+    pictures = [leaning(generator) for _ in range(4)]
+    pictures.append(decode(encode(np.ascontiguousarray(TURNS[turn](pictures[1])), quality=80)))
+    assert groups(*pictures) == []
+    assert groups(*pictures, turned=True) == [[1, 4]]
+
+
+def leaning(generator: np.random.Generator) -> RGB:
+    """A picture that is like none of its mirror images: soft spots anywhere."""
+    spots = Image.fromarray(generator.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+    return np.asarray(spots.resize((96, 96), Image.Resampling.BICUBIC))
+
+
+def test_a_symmetric_picture_is_no_copy_of_itself() -> None:
+    half = moth(0, 0, 96)[:, :48]
+    pictures = [np.ascontiguousarray(np.concatenate([half, half[:, ::-1]], axis=1)), moth(1, 0, 96), moth(2, 0, 96)]
+    assert groups(*pictures, turned=True) == []
+
+
+def test_how_well_copies_agree_is_told() -> None:
+    picture, other = moth(0, 0, 200), moth(1, 0, 200)
+    again = decode(encode(picture, quality=60))
+    cropped = np.asarray(Image.fromarray(other).crop((0, 0, 170, 170)).resize((200, 200)))
+    saved, cut = alike([picture, other, again, cropped])
+    assert (saved.members, cut.members) == ([0, 2], [1, 3])
+    assert 0.9 < saved.agreement <= 1
+    assert 0.6 <= cut.agreement < saved.agreement
 
 
 def test_different_animals_of_one_species_are_not_alike() -> None:
-    assert looked_at([moth(species, number, 96) for species in range(6) for number in range(20)]) == []
+    assert groups(*(moth(species, number, 96) for species in range(6) for number in range(20))) == []
 
 
 def test_a_picture_lies_over_itself_and_its_parts_only() -> None:
