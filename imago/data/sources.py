@@ -29,6 +29,7 @@ from imago.home import ROOT, home
 
 _READERS = 16
 _AHEAD = 256  # pictures
+_SHARE = 16  # pictures that a reader reads one after the other
 _KEPT = 4  # data sets under the home
 _BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _UNCERTAIN = ("hf:", "kaggle:")
@@ -103,9 +104,12 @@ def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str]]:
     """Give the rows with their files' bytes, read ahead by a few."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(rows), _AHEAD):
-            some = rows[start : start + _AHEAD]
-            for row, image in zip(some, pool.map(lambda row: row.read(), some), strict=True):
-                yield row.id, image, row.label, str(row.split)
+            shares = [rows[at : at + _SHARE] for at in range(start, min(start + _AHEAD, len(rows)), _SHARE)]
+            for share, images in zip(
+                shares, pool.map(lambda share: [row.read() for row in share], shares), strict=True
+            ):
+                for row, image in zip(share, images, strict=True):
+                    yield row.id, image, row.label, str(row.split)
 
 
 def fetched(source: str) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from imago.data.dataset import Split
-from imago.data.near_duplicates import difference_hash, near_duplicates, outline
+from imago.data.features import shrunk
+from imago.data.near_duplicates import near_duplicates, outline
 from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture, decode
 
 
@@ -46,31 +47,31 @@ def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: i
     be decoded is alike only to its exact copies.
     """
 
-    def look(index: int) -> tuple[str, str | None, tuple[float, ...], bytes]:
+    def look(index: int) -> tuple[str, tuple[tuple[float, ...], bytes] | None]:
         data = read(index)
         # A picture that is missing is no copy of another missing one.
         digest = hashlib.sha256(data or f"missing {index}".encode()).hexdigest()
         try:
-            picture = decode(data, max_pixels=max_pixels)
+            image = shrunk(decode(data, max_pixels=max_pixels))
         except UnreadablePicture:
-            return digest, None, (0.0, 0.0, 0.0), b""
-        mean = np.asarray(Image.fromarray(picture).resize((1, 1), Image.Resampling.BOX), dtype=np.float64)[0, 0]
-        return digest, difference_hash(picture), tuple(mean / 255), outline(picture)
+            return digest, None
+        mean = np.asarray(image.resize((1, 1), Image.Resampling.BOX), dtype=np.float64)[0, 0]
+        return digest, (tuple(mean / 255), outline(image.convert("L")))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(look, range(count)))
-    names = [digest for digest, _, _, _ in looks]
+    names = [digest for digest, _ in looks]
     first = {digest: index for index, digest in reversed(list(enumerate(names)))}
-    readable = [index for index in sorted(first.values()) if looks[index][1] is not None]
-    hashes = [str(looks[index][1]) for index in readable]
-    colours = np.array([looks[index][2] for index in readable], dtype=np.float64).reshape(-1, 3)
-    outlines = [looks[index][3] for index in readable]
+    seen = {index: found for index in sorted(first.values()) if (found := looks[index][1]) is not None}
+    readable = list(seen)
+    colours = np.array([colour for colour, _ in seen.values()], dtype=np.float64).reshape(-1, 3)
+    outlines = [outlined for _, outlined in seen.values()]
 
     def pixels(position: int) -> RGB:
         return decode(read(readable[position]), max_pixels=max_pixels)
 
     group_of: dict[str, str] = {}
-    for alike in near_duplicates(hashes, colours, outlines, pixels):
+    for alike in near_duplicates(colours, outlines, pixels):
         members = [names[readable[position]] for position in alike.members]
         group_of |= dict.fromkeys(members, min(members))
     return [group_of.get(name, name) for name in names]

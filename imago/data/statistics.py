@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from imago.data.dataset import ImageDataset
-from imago.data.features import FEATURES, picture_features
-from imago.data.near_duplicates import difference_hash, outline
-from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode, open_picture
+from imago.data.features import FEATURES, features_of, shrunk
+from imago.data.near_duplicates import outline
+from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode_opened, open_picture
 
 COLUMNS: dict[str, str] = {
     "id": "object",
@@ -28,13 +28,13 @@ COLUMNS: dict[str, str] = {
     "mode": "object",
     "aspect": "float64",  # width / height
     **dict.fromkeys(FEATURES, "float64"),
-    "dhash": "object",
     "outline": "object",
     "error": "object",  # why it cannot be read: a code of UnreadablePicture, or "missing"
     "error_message": "object",
 }
 
 _CHUNK = 1024  # pictures
+_LARGE = 100_000  # bytes of a picture, below which threads wait for each other longer than they decode
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -
         return measure_picture(dataset.image(index), max_pixels=max_pixels)
 
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+    some = [len(dataset.image(index)) for index in range(0, len(dataset), len(dataset) // 16 + 1)]
+    with ThreadPoolExecutor(os.cpu_count() if sum(some) > _LARGE * len(some) else 1) as pool:
         for start in range(0, len(dataset), _CHUNK):
             for row in pool.map(measure, range(start, min(start + _CHUNK, len(dataset)))):
                 for name, values in columns.items():
@@ -92,17 +93,18 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, A
     try:
         header = open_picture(data, max_pixels=max_pixels)
         row |= {"format": _format(header.format), "mode": header.mode}
-        picture = decode(data, max_pixels=max_pixels)
+        picture = decode_opened(header, data)
     except UnreadablePicture as error:
         return row | {"error": error.code, "error_message": str(error)}
     height, width = picture.shape[:2]
+    image = shrunk(picture)
+    luma = image.convert("L")
     return row | {
         "width": width,
         "height": height,
         "aspect": width / height,
-        **picture_features(picture),
-        "dhash": difference_hash(picture),
-        "outline": outline(picture),
+        **features_of(image, luma),
+        "outline": outline(luma),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
@@ -61,7 +62,18 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
 
     The number of pixels is checked against the header before anything is decoded. Raises UnreadablePicture.
     """
-    image = open_picture(data, max_pixels=max_pixels)
+    return decode_opened(open_picture(data, max_pixels=max_pixels), data)
+
+
+def decode_opened(image: Image.Image, data: bytes) -> RGB:
+    """Decode what `open_picture` has opened, as `decode` does. Raises UnreadablePicture."""
+    if image.format == "JPEG" and image.mode in {"RGB", "L"} and _orientation(image) == 1:
+        try:
+            if simplejpeg.decode_jpeg_header(data)[:2] == image.size[::-1]:
+                picture: RGB = simplejpeg.decode_jpeg(data, "RGB")  # the same pixels as Pillow's, in half the time
+                return picture
+        except ValueError:
+            pass  # what is only strange, Pillow takes; of what is broken, it says why
     try:
         return np.asarray(_to_rgb(image))
     except _DECODER_ERRORS as error:

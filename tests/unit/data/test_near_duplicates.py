@@ -8,28 +8,34 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from imago.data.alignment import alignment
-from imago.data.near_duplicates import Alike, difference_hash, near_duplicates, outline
+from imago.data.near_duplicates import Alike, difference_hashes, near_duplicates, outline
 from imago.data.transforms import RGB, decode
 from tests.unit.data.pictures import encode, moth
 
 
+def outlined(picture: RGB) -> bytes:
+    return outline(Image.fromarray(picture).convert("L"))
+
+
 def distance(left: RGB, right: RGB) -> int:
-    return (int(difference_hash(left), 16) ^ int(difference_hash(right), 16)).bit_count()
+    outlines = [np.frombuffer(outlined(picture), dtype=np.uint8).reshape(28, 28) for picture in (left, right)]
+    one, other = difference_hashes(np.stack(outlines))
+    return int(np.bitwise_count(one ^ other).sum())
 
 
 def alike(pictures: Sequence[RGB], *, turned: bool = False) -> list[Alike]:
     colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures]).reshape(-1, 3)
-    hashes, outlines = [difference_hash(each) for each in pictures], [outline(each) for each in pictures]
-    return near_duplicates(hashes, colours, outlines, lambda index: pictures[index], turned=turned)
+    outlines = [outlined(picture) for picture in pictures]
+    return near_duplicates(colours, outlines, lambda index: pictures[index], turned=turned)
 
 
 def groups(*pictures: RGB, turned: bool = False) -> list[list[int]]:
     return [one.members for one in alike(pictures, turned=turned)]
 
 
-def test_a_hash_is_64_hexadecimal_digits_for_any_size() -> None:
+def test_an_outline_has_784_bytes_for_any_size() -> None:
     for picture in (moth(0, 0, 96), np.zeros((1, 1, 3), np.uint8), np.zeros((3, 700, 3), np.uint8)):
-        assert len(bytes.fromhex(difference_hash(picture))) == 32
+        assert len(outlined(picture)) == 28 * 28
 
 
 def test_encoding_and_scaling_change_few_bits_and_another_picture_many() -> None:

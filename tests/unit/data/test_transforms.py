@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -88,3 +90,27 @@ def test_preprocessing_centres_scales_and_normalises() -> None:
     assert tensor.shape == (3, 10, 10)
     assert tensor.dtype == np.float32
     np.testing.assert_allclose(tensor, 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}])
+@pytest.mark.parametrize("size", [(64, 64), (33, 57), (1, 9), (500, 333)])
+def test_both_decoders_of_jpeg_give_the_same_pixels(
+    mode: str, options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    smooth = Image.fromarray(noise).resize((size[0] // 3 + 1, size[1] // 3 + 1)).resize(size).convert(mode)
+    sink = io.BytesIO()
+    smooth.save(sink, "JPEG", quality=85, **options)
+    fast = decode(sink.getvalue())
+
+    def refuse(*_: object) -> None:
+        raise ValueError("not today")
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
+    assert np.array_equal(fast, decode(sink.getvalue()))
+
+
+def test_bytes_before_a_marker_are_strange_and_not_broken() -> None:
+    whole = _encoded(_noise(64), "JPEG")
+    assert np.array_equal(decode(whole[:-2] + b"\0\0\0" + whole[-2:]), decode(whole))
