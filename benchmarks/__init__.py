@@ -26,18 +26,27 @@ class Figure:
     unit: str
 
 
-def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int, per: int) -> Figure:
+def compare(
+    name: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    *,
+    rounds: int,
+    per: int,
+    clock: Callable[[], float] = time.perf_counter,
+    warm: bool = True,
+) -> Figure:
     """Time both in turn, so that what else the machine does meets both, and compare the medians.
 
-    `per` is how many pictures a call works through; the first call of each is not counted.
+    `per` is how many pictures a call works through; with `warm`, the first call of each is not counted.
     """
     spent: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warm):
         for call, seconds in zip((ours, theirs), spent, strict=True):
-            begun = time.perf_counter()
+            begun = clock()
             call()
-            if turn:
-                seconds.append(time.perf_counter() - begun)
+            if turn or not warm:
+                seconds.append(clock() - begun)
     mine, other = (1000 * median(seconds) / per for seconds in spent)
     return Figure(name, round(mine / other, 4), "lower", round(mine, 4), round(other, 4), "ms a picture")
 

@@ -22,13 +22,17 @@ def test_a_figure_is_ours_beside_theirs(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.slow
 def test_every_benchmark_measures_both_sides() -> None:
     figures = [
-        *data.figures(pictures=100, rounds=1),
+        *data.figures(pictures=100, few=60, many=120),
         *serving.figures(rounds=2, image_size=64),
         *training.figures(per_class=8, image_size=64, rounds=1),
     ]
     assert [figure.name for figure in figures] == [
         "data.load_and_check",
-        "data.read_again",
+        "data.beside_cleanvision",
+        "data.read_stored",
+        "data.load_again",
+        "data.near_duplicates_growth",
+        "data.peak_memory",
         "serving.picture",
         "serving.batch_of_8",
         "training.epoch",
