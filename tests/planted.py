@@ -79,11 +79,13 @@ def named(check: dict[str, Any]) -> Found:
     return {frozenset({name}) for name in check["pictures"]}
 
 
-def table(planted: dict[str, Found], checks: list[dict[str, Any]]) -> Iterator[tuple[str, int, int, int]]:
-    """Give for each check how many defects were planted, how many of them it found, and how many that are none."""
-    for check in checks:
-        wanted, found = planted.get(check["id"], set()), named(check)
-        yield check["id"], len(wanted), len(wanted & found), len(found - wanted)
+def table(
+    planted: dict[str, Found], before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> Iterator[tuple[str, int, int, int, int]]:
+    """Give for each check what it had found before, what was planted, what of that it found, and what besides."""
+    for was, now in zip(before, after, strict=True):
+        wanted, found, known = planted.get(now["id"], set()), named(now), named(was)
+        yield now["id"], len(known), len(wanted), len(wanted & found), len(found - wanted - known)
 
 
 def _pictures(garden: Garden) -> None:
@@ -197,20 +199,22 @@ _LIKENESSES: tuple[Callable[[Image.Image], Image.Image], ...] = (
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(shutil.copytree(folder, Path(scratch) / folder.name))
-        planted = plant(copy)
-        done = subprocess.run(
-            [sys.executable, "run.py", "data", "check", "--data", str(copy), "--json"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    outcome = json.loads(done.stdout)
-    print(f"{outcome['verdict']}, exit code {done.returncode}, {outcome['pictures']}")
-    print(f"{'check':<30} planted  found  falsely found")
-    for check, wanted, found, false in table(planted, outcome["checks"]):
-        print(f"{check:<30} {wanted:>7}  {found:>5}  {false:>13}")
+        copy = Path(shutil.copytree(folder, Path(scratch) / folder.name, copy_function=shutil.copyfile))
+        for place in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
+            place.chmod(0o755)
+        before, planted, after = checked(copy), plant(copy), checked(copy)
+    print(f"as it is: {before['verdict']}, {before['pictures']}; planted in: {after['verdict']}, {after['pictures']}")
+    print(f"{'check':<30} before  planted  found  falsely found")
+    for check, known, wanted, found, false in table(planted, before["checks"], after["checks"]):
+        print(f"{check:<30} {known:>6}  {wanted:>7}  {found:>5}  {false:>13}")
+
+
+def checked(folder: Path) -> dict[str, Any]:
+    """Run the data check on the command line and return what it says."""
+    command = [sys.executable, "run.py", "data", "check", "--data", str(folder), "--json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
 
 
 if __name__ == "__main__":
