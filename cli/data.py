@@ -71,24 +71,30 @@ def describe(source: str | None, config: str, overrides: tuple[str, ...], as_jso
 
 @data.command()
 @_source
+@click.option("--docs", type=click.Path(path_type=Path), help="Build Great Expectations' own pages in this folder.")
 @_options
 @click.pass_context
-def check(ctx: click.Context, source: str | None, config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def check(
+    ctx: click.Context, source: str | None, docs: Path | None, config: str, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Run every check without training; exits with 3 where the data is refused."""
     from cli.logs import stdout_to_stderr
     from imago import home
+    from imago.data.expectations import write_data_docs
     from imago.data.validation import ValidationResult
     from imago.errors import DataRefused
 
     with stdout_to_stderr():
         try:
             settings, dataset = _load(config, overrides, source)
-            result = _validate(dataset, settings)
+            table, result = _validate(dataset, settings)
             report = str(home.write_report("data.html", result.page))
+            if docs:
+                docs = write_data_docs(table.without(result.quarantined), settings.data, docs)
         except DataRefused as refusal:
             result, report = ValidationResult.of_nothing(str(refusal)), None
     if as_json:
-        click.echo(json.dumps({**result.to_json(), "report": report}))
+        click.echo(json.dumps({**result.to_json(), "report": report, "docs": str(docs) if docs else None}))
     else:
         click.echo(f"{'✓ Accepted' if result.verdict == 'accepted' else '✗ Refused'}. {result.origin}")
         click.echo(f"{result.found:,} found, {result.accepted:,} accepted, {len(result.quarantined):,} in quarantine")
@@ -96,6 +102,8 @@ def check(ctx: click.Context, source: str | None, config: str, overrides: tuple[
             click.echo(f"  {found.severity:<10} {found.id}: {found.sentence}")
         if report:
             click.echo(f"report: {report}")
+        if docs:
+            click.echo(f"docs: {docs}")
     try:
         result.raise_if_refused()
     except DataRefused as refusal:
@@ -145,14 +153,15 @@ def export(
 ) -> None:
     """Write the accepted pictures out, unchanged, as split folders or as one Parquet file."""
     from cli.logs import stdout_to_stderr
+    from imago.data.card import dataset_card
     from imago.data.export import export as write
 
     with stdout_to_stderr():
         settings, dataset = _load(config, overrides, source)
-        result = _validate(dataset, settings)
+        _, result = _validate(dataset, settings)
         result.raise_if_refused()
         accepted = dataset.without(result.quarantined)
-        write(accepted, target, layout)
+        write(accepted, target, layout, card=dataset_card(accepted, result))
     outcome = {
         "path": str(target),
         "format": layout,
@@ -182,7 +191,7 @@ def _validate(dataset: Any, settings: Any) -> Any:
     from imago.data.validation import validate
 
     table = compute_statistics(dataset, max_pixels=settings.data.max_pixels)
-    return validate(dataset, table, settings.data, last_accepted(settings.data.source))
+    return table, validate(dataset, table, settings.data, last_accepted(settings.data.source))
 
 
 def _range(values: Any) -> dict[str, int]:

@@ -31,27 +31,9 @@ def expect(table: PictureTable, config: DataConfig, suite: Path = SUITE) -> dict
 
     Raises ConfigError where the suite cannot be used.
     """
-    telemetry.switch_off()
-    expected = load_suite(suite)
-    import great_expectations as gx
-
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    frame = table.frame.drop(columns="outline").assign(pixels=table.frame["width"] * table.frame["height"])
-    batch = (
-        context.data_sources.add_pandas("pictures")
-        .add_dataframe_asset("pictures")
-        .add_batch_definition_whole_dataframe("all")
-    )
-    checked = context.suites.add(gx.ExpectationSuite(name="pictures"))
-    for one in expected:
-        checked.add_expectation(_expectation(one, suite))
-    definition = gx.ValidationDefinition(name="pictures", data=batch, suite=checked)
+    _, definition = _definition(suite)
     result = definition.run(
-        batch_parameters={"dataframe": frame},
-        expectation_parameters={"max_pixels": config.max_pixels},
-        result_format={"result_format": "SUMMARY", "partial_unexpected_count": 5},
+        **_run(table, config), result_format={"result_format": "SUMMARY", "partial_unexpected_count": 5}
     )
     answer: dict[str, Any] = result.to_json_dict()
     for row in answer["results"]:
@@ -59,6 +41,47 @@ def expect(table: PictureTable, config: DataConfig, suite: Path = SUITE) -> dict
             raise ConfigError(f"The expectation '{describe(row)}' in {suite} cannot be computed: {_why(row)}")
         row["expectation_config"].pop("id", None)
     return {"success": answer["success"], "statistics": answer["statistics"], "results": answer["results"]}
+
+
+def write_data_docs(table: PictureTable, config: DataConfig, folder: Path, suite: Path = SUITE) -> Path:
+    """Run the suite over the table and build Great Expectations' own pages; return the first of them.
+
+    Their styles come from the internet. Raises ConfigError where the suite cannot be used.
+    """
+    context, definition = _definition(suite)
+    import great_expectations as gx
+
+    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    site = {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": backend}
+    context.add_data_docs_site(site_name="pictures", site_config=site)
+    build = gx.checkpoint.UpdateDataDocsAction(name="pictures", site_names=["pictures"])
+    checkpoint = gx.Checkpoint(name="pictures", validation_definitions=[definition], actions=[build])
+    context.checkpoints.add(checkpoint).run(**_run(table, config))
+    return folder / "index.html"
+
+
+def _definition(suite: Path) -> tuple[Any, Any]:
+    """Return an ephemeral context and, in it, what validates a table of pictures by the suite."""
+    telemetry.switch_off()
+    expected = load_suite(suite)
+    import great_expectations as gx
+
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("pictures").add_dataframe_asset("pictures")
+    checked = context.suites.add(gx.ExpectationSuite(name="pictures"))
+    for one in expected:
+        checked.add_expectation(_expectation(one, suite))
+    data = asset.add_batch_definition_whole_dataframe("all")
+    definition = gx.ValidationDefinition(name="pictures", data=data, suite=checked)
+    return context, context.validation_definitions.add(definition)
+
+
+def _run(table: PictureTable, config: DataConfig) -> dict[str, Any]:
+    frame = table.frame.drop(columns="outline").assign(pixels=table.frame["width"] * table.frame["height"])
+    return {"batch_parameters": {"dataframe": frame}, "expectation_parameters": {"max_pixels": config.max_pixels}}
 
 
 def load_suite(path: Path) -> list[ExpectationConfig]:

@@ -15,13 +15,14 @@ from imago.errors import ConfigError, ImagoError
 
 Format = Literal["folders", "parquet"]
 MARKER = ".imago-export.json"
-PARQUET = "pictures.parquet"
+PARQUET, CARD = "pictures.parquet", "DATASET_CARD.md"
 
 
-def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> None:
+def export(dataset: ImageDataset, target: Path, layout: Format = "folders", *, card: str | None = None) -> None:
     """Write a data set into a folder, whole or not at all; an earlier export there is replaced.
 
-    Folders are `split/label/name`, the bytes as they are; Parquet has the columns `id image label split sha256`.
+    Folders are `split/label/name`, the bytes as they are; Parquet has the columns `id image label split sha256`. A
+    `card` is written beside them.
     Raises ConfigError where the folder holds anything else, or a label cannot be a folder's name.
     """
     if target.exists() and not _may_replace(target):
@@ -39,6 +40,8 @@ def export(dataset: ImageDataset, target: Path, layout: Format = "folders") -> N
             for index, path in _paths(dataset):
                 (partial / path).parent.mkdir(parents=True, exist_ok=True)
                 (partial / path).write_bytes(dataset.image(index))
+        if card is not None:
+            (partial / CARD).write_text(card, encoding="utf-8")
         facts: dict[str, object] = {
             "origin": dataset.origin,
             "fingerprint": dataset.fingerprint,

@@ -139,6 +139,25 @@ def test_diff_of_a_source_with_itself_is_identical(moths: Path) -> None:
     assert result.stdout == "The same pictures under the same labels in the same splits.\n"
 
 
+def test_check_builds_great_expectations_own_pages_where_asked(moths: Path) -> None:
+    docs = moths.parent / "docs"
+    result = run(moths, "check", "--data", str(moths), "--docs", str(docs), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["docs"] == str(docs / "index.html")
+    assert "pictures" in (docs / "index.html").read_text(encoding="utf-8")
+    assert any("max_pixels" in page.read_text(encoding="utf-8") for page in docs.rglob("*.html"))
+
+
+def test_export_writes_a_card(moths: Path) -> None:
+    (moths / "train" / "velora_fasciata" / "a|b.jpg").write_text("no picture", encoding="utf-8")
+    target = moths.parent / "processed"
+    run(moths, "export", "--data", str(moths), "--to", str(target), "--json")
+    card = (target / "DATASET_CARD.md").read_text(encoding="utf-8")
+    assert "| pictures | 48 of 49 found |" in card
+    assert "| velora_fasciata | 8 | 4 | 4 |" in card
+    assert "- train/velora_fasciata/a\\|b.jpg: undecodable: it is not one of" in card
+
+
 @pytest.mark.parametrize("layout", ["folders", "parquet"])
 def test_export_writes_the_accepted_pictures_only(moths: Path, layout: str) -> None:
     (moths / "train" / "velora_fasciata" / "text.jpg").write_text("no picture", encoding="utf-8")
