@@ -14,6 +14,7 @@ _STEP = re.compile(
     r"Step `?(?P<step>\w+)`? has (?P<what>started|finished in|failed)\.?(?P<rest>.*)|"
     r"Using cached version of step `?(?P<cached>\w+)`?"
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOUD = (
     "zenml",
     "mlflow",
@@ -41,7 +42,7 @@ class _Steps(logging.Handler):
         if record.name.startswith("imago"):
             click.echo(f"  {record.getMessage()}", err=True)
             return
-        match = _STEP.match(record.getMessage())
+        match = _STEP.match(_COLOUR.sub("", record.getMessage()))  # a container's lines come coloured
         if match is None:
             return
         if match["cached"]:

@@ -17,7 +17,7 @@ def remember(source: str | None, table: PictureTable) -> None:
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        table.frame.drop(columns="outline").to_parquet(partial)
+        table.frame.to_parquet(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -26,7 +26,7 @@ def remember(source: str | None, table: PictureTable) -> None:
 def last_accepted(source: str | None) -> PictureTable | None:
     """Return the table that was kept, without outlines, or None where there is none that can be read today."""
     try:
-        return PictureTable(as_columns(pd.read_parquet(_path(source)).assign(outline=None)))
+        return PictureTable(as_columns(pd.read_parquet(_path(source))))
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return None
 

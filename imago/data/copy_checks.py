@@ -90,7 +90,9 @@ def near_copies(table: PictureTable, look: Look, *, turned: bool = False) -> lis
     different = frame.drop_duplicates("sha256")
     rows = list(different.index)
     colours = different[["red", "green", "blue"]].to_numpy(dtype=float)
-    alike = near_duplicates(colours, list(different["outline"]), lambda index: look(rows[index]), turned=turned)
+    assert table.outlines is not None
+    outlines = table.outlines if len(rows) == len(table) else table.outlines[rows]
+    alike = near_duplicates(colours, outlines, lambda index: look(rows[index]), turned=turned)
     digests = [set(different["sha256"].iloc[one.members]) for one in alike]
     return [
         Copies(frame[frame["sha256"].isin(same)], min(one.agreement, 0.99))  # 1: the same bytes

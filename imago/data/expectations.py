@@ -80,7 +80,7 @@ def _definition(suite: Path) -> tuple[Any, Any]:
 
 
 def _run(table: PictureTable, config: DataConfig) -> dict[str, Any]:
-    frame = table.frame.drop(columns="outline").assign(pixels=table.frame["width"] * table.frame["height"])
+    frame = table.frame.assign(pixels=table.frame["width"] * table.frame["height"])
     return {"batch_parameters": {"dataframe": frame}, "expectation_parameters": {"max_pixels": config.max_pixels}}
 
 

@@ -6,7 +6,7 @@ cloth it pairs hundreds of different animals.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +49,9 @@ class Alike:
     agreement: float
 
 
-def outline(luma: Image.Image) -> bytes:
-    """Return a picture's luma, 28 by 28, one byte a pixel."""
-    return luma.resize((OUTLINE_SIDE, OUTLINE_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0).tobytes()
+def outline(luma: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return a picture's luma, (28, 28)."""
+    return np.asarray(luma.resize((OUTLINE_SIDE, OUTLINE_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def difference_hashes(outlines: Outlines) -> npt.NDArray[np.uint64]:
@@ -68,7 +68,7 @@ def difference_hashes(outlines: Outlines) -> npt.NDArray[np.uint64]:
     return np.concatenate(words)
 
 
-def near_duplicates(colours: Colours, outlines: Sequence[bytes], look: Look, *, turned: bool = False) -> list[Alike]:
+def near_duplicates(colours: Colours, outlines: Outlines, look: Look, *, turned: bool = False) -> list[Alike]:
     """Return the pictures that look alike, by mean colours (N, 3) in [0, 1], `outline` and `look`.
 
     With `turned`, mirror images and quarter turns count as well. A group is held together by its pairs: of three, the
@@ -78,11 +78,10 @@ def near_duplicates(colours: Colours, outlines: Sequence[bytes], look: Look, *, 
     count = len(outlines)
     if count < 2:
         return []
-    shown = np.frombuffer(b"".join(outlines), dtype=np.uint8).reshape(count, OUTLINE_SIDE, OUTLINE_SIDE)
     with threadpool_limits(1, "blas"):  # for matrices this small, threads cost more than they save
-        pairs, turns = candidate_pairs(shown, turned=turned)
-        same = _nearly_equal(pairs, difference_hashes(shown), colours) & (turns == 0)
-        coarse = _agreement(pairs, turns, lambda index: shown[index])
+        pairs, turns = candidate_pairs(outlines, turned=turned)
+        same = _nearly_equal(pairs, difference_hashes(outlines), colours) & (turns == 0)
+        coarse = _agreement(pairs, turns, lambda index: outlines[index])
         worth = (coarse >= MIN_ALIGNMENT) & ~same
         close = _agreement(pairs[worth], turns[worth], lambda index: _luma(look(index)))
         sure = close >= SURE_ALIGNMENT

@@ -51,9 +51,10 @@ def candidate_pairs(outlines: Outlines, *, turned: bool = False) -> tuple[Indice
     """
     count = len(outlines)
     axes, mean = _whitening(outlines)
-    views = [(0, _white(outlines, window, axes, mean)) for window in _windows()]
-    views += [(by, _white(turn(outlines, by), _windows()[0], axes, mean)) for by in range(1, TURNS if turned else 1)]
-    vectors = np.concatenate([vectors for _, vectors in views])
+    views = [(0, window) for window in _windows()] + [(by, _windows()[0]) for by in range(1, TURNS if turned else 1)]
+    vectors = np.empty((len(views) * count, axes.shape[1]), dtype=np.float16)
+    for (by, window), part in zip(views, np.split(vectors, len(views)), strict=True):
+        _fill(part, turn(outlines, by), window, axes, mean)
     owners, turns = np.tile(np.arange(count), len(views)), np.repeat([by for by, _ in views], count)
     nearest, how, cosines = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full(count, -np.inf, np.float32)
     for members in _side_by_side(vectors):
@@ -93,14 +94,14 @@ def _whitening(outlines: Outlines) -> tuple[Floats, Floats]:
     return axes.astype(np.float32), np.asarray(mean, dtype=np.float32)
 
 
-def _white(outlines: Outlines, window: tuple[float, float], axes: Floats, mean: Floats) -> Halves:
-    """Return unit vectors (N, D) of one view."""
-    rows = []
+def _fill(vectors: Halves, outlines: Outlines, window: tuple[float, float], axes: Floats, mean: Floats) -> None:
+    """Put the unit vectors (N, D) of one view where they belong."""
+    start = 0
     for cells in _cells(outlines, window):
-        vectors = (cells - mean) @ axes
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
-        rows.append(vectors.astype(np.float16))
-    return np.concatenate(rows)
+        white = (cells - mean) @ axes
+        white /= np.linalg.norm(white, axis=1, keepdims=True) + 1e-9
+        vectors[start : start + len(white)] = white
+        start += len(white)
 
 
 def _cells(outlines: Outlines, window: tuple[float, float]) -> Iterator[Floats]:

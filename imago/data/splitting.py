@@ -12,6 +12,7 @@ from PIL import Image
 from imago.data.dataset import Split
 from imago.data.features import shrunk
 from imago.data.near_duplicates import near_duplicates, outline
+from imago.data.neighbours import Outlines
 from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture, decode
 
 
@@ -47,7 +48,7 @@ def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: i
     be decoded is alike only to its exact copies.
     """
 
-    def look(index: int) -> tuple[str, tuple[tuple[float, ...], bytes] | None]:
+    def look(index: int) -> tuple[str, tuple[tuple[float, ...], Outlines] | None]:
         data = read(index)
         # A picture that is missing is no copy of another missing one.
         digest = hashlib.sha256(data or f"missing {index}".encode()).hexdigest()
@@ -65,7 +66,7 @@ def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: i
     seen = {index: found for index in sorted(first.values()) if (found := looks[index][1]) is not None}
     readable = list(seen)
     colours = np.array([colour for colour, _ in seen.values()], dtype=np.float64).reshape(-1, 3)
-    outlines = [outlined for _, outlined in seen.values()]
+    outlines = np.array([outlined for _, outlined in seen.values()], dtype=np.uint8)
 
     def pixels(position: int) -> RGB:
         return decode(read(readable[position]), max_pixels=max_pixels)

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imago.data.dataset import ImageDataset
 from imago.data.features import FEATURES, features_of, shrunk
-from imago.data.near_duplicates import outline
+from imago.data.near_duplicates import OUTLINE_SIDE, outline
+from imago.data.neighbours import Outlines
 from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode_opened, open_picture
 
 COLUMNS: dict[str, str] = {
@@ -28,10 +30,11 @@ COLUMNS: dict[str, str] = {
     "mode": "object",
     "aspect": "float64",  # width / height
     **dict.fromkeys(FEATURES, "float64"),
-    "outline": "object",
     "error": "object",  # why it cannot be read: a code of UnreadablePicture, or "missing"
     "error_message": "object",
 }
+
+MEASURED = [name for name in COLUMNS if name not in {"id", "label", "split", "sha256", "extension"}]
 
 _CHUNK = 1024  # pictures
 _LARGE = 100_000  # bytes of a picture, below which threads wait for each other longer than they decode
@@ -39,9 +42,13 @@ _LARGE = 100_000  # bytes of a picture, below which threads wait for each other 
 
 @dataclass(frozen=True)
 class PictureTable:
-    """One row a picture of a data set, in its order; a picture that cannot be read has an `error` and no measures."""
+    """One row a picture of a data set, in its order; a picture that cannot be read has an `error` and no measures.
+
+    `outlines` (N, 28, 28) are the pictures' own, zero where one cannot be read; absent in what is kept for later.
+    """
 
     frame: pd.DataFrame
+    outlines: Outlines | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -53,28 +60,36 @@ class PictureTable:
 
     def without(self, ids: Collection[str]) -> "PictureTable":
         """Return the table without the pictures of these ids."""
-        return PictureTable(self.frame[~self.frame["id"].isin(list(ids))].reset_index(drop=True))
+        if not ids:
+            return self
+        stays = ~self.frame["id"].isin(list(ids)).to_numpy()
+        outlines = None if self.outlines is None else self.outlines[stays]
+        return PictureTable(self.frame[stays].reset_index(drop=True), outlines)
 
 
 def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -> PictureTable:
     """Decode each picture, whole, and measure it; a picture of more than `max_pixels` is not decoded."""
 
-    def measure(index: int) -> dict[str, Any]:
-        return measure_picture(dataset.image(index), max_pixels=max_pixels)
+    outlines = np.zeros((len(dataset), OUTLINE_SIDE, OUTLINE_SIDE), dtype=np.uint8)
 
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    def measure(index: int) -> dict[str, Any]:
+        row, seen = measure_picture(dataset.image(index), max_pixels=max_pixels)
+        if seen is not None:
+            outlines[index] = seen
+        return row
+
+    parts = [pd.DataFrame({name: [] for name in MEASURED})]
     some = [len(dataset.image(index)) for index in range(0, len(dataset), len(dataset) // 16 + 1)]
     with ThreadPoolExecutor(os.cpu_count() if sum(some) > _LARGE * len(some) else 1) as pool:
         for start in range(0, len(dataset), _CHUNK):
-            for row in pool.map(measure, range(start, min(start + _CHUNK, len(dataset)))):
-                for name, values in columns.items():
-                    values.append(row.get(name))
+            rows = list(pool.map(measure, range(start, min(start + _CHUNK, len(dataset)))))
+            parts.append(pd.DataFrame.from_records(rows, columns=MEASURED))
             dataset.release()
-    frame = pd.DataFrame(columns)
+    frame = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     frame["id"], frame["label"] = dataset.ids, dataset.labels
     frame["split"], frame["sha256"] = dataset.splits, dataset.digests
     frame["extension"] = [PurePosixPath(name).suffix.lower() for name in dataset.ids]
-    return PictureTable(as_columns(frame))
+    return PictureTable(as_columns(frame), outlines)
 
 
 def as_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -85,27 +100,28 @@ def as_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Measure one encoded picture: the columns of the table but those that the data set gives."""
+def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[dict[str, Any], Outlines | None]:
+    """Measure one encoded picture: the columns of the table but those that the data set gives, and its outline."""
     row: dict[str, Any] = {"bytes": len(data), "width": 0, "height": 0}
     if not data:
-        return row | {"error": "missing", "error_message": "its file is missing, empty or too large to be read"}
+        why = "its file is missing, empty or too large to be read"
+        return row | {"error": "missing", "error_message": why}, None
     try:
         header = open_picture(data, max_pixels=max_pixels)
         row |= {"format": _format(header.format), "mode": header.mode}
         picture = decode_opened(header, data)
     except UnreadablePicture as error:
-        return row | {"error": error.code, "error_message": str(error)}
+        return row | {"error": error.code, "error_message": str(error)}, None
     height, width = picture.shape[:2]
     image = shrunk(picture)
     luma = image.convert("L")
-    return row | {
+    measured = {
         "width": width,
         "height": height,
         "aspect": width / height,
         **features_of(image, luma),
-        "outline": outline(luma),
     }
+    return row | measured, outline(luma)
 
 
 def _format(name: str | None) -> str | None:

@@ -103,7 +103,8 @@ def validate(
 
 
 def _quarantined(checks: list[CheckResult], table: PictureTable) -> dict[str, str]:
-    rows = {row["id"]: row for row in table.frame.drop(columns="outline").to_dict("records")}
+    leaving = {name for check in checks for name in check.quarantined}
+    rows = {row["id"]: row for row in table.frame[table.frame["id"].isin(leaving)].to_dict("records")}
     reasons: dict[str, str] = {}
     for check in checks:
         for name in check.quarantined:

@@ -13,19 +13,18 @@ from imago.data.transforms import RGB, decode
 from tests.unit.data.pictures import encode, moth
 
 
-def outlined(picture: RGB) -> bytes:
+def outlined(picture: RGB) -> npt.NDArray[np.uint8]:
     return outline(Image.fromarray(picture).convert("L"))
 
 
 def distance(left: RGB, right: RGB) -> int:
-    outlines = [np.frombuffer(outlined(picture), dtype=np.uint8).reshape(28, 28) for picture in (left, right)]
-    one, other = difference_hashes(np.stack(outlines))
+    one, other = difference_hashes(np.stack([outlined(picture) for picture in (left, right)]))
     return int(np.bitwise_count(one ^ other).sum())
 
 
 def alike(pictures: Sequence[RGB], *, turned: bool = False) -> list[Alike]:
     colours = np.array([picture.reshape(-1, 3).mean(axis=0) / 255 for picture in pictures]).reshape(-1, 3)
-    outlines = [outlined(picture) for picture in pictures]
+    outlines = np.array([outlined(picture) for picture in pictures], dtype=np.uint8).reshape(-1, 28, 28)
     return near_duplicates(colours, outlines, lambda index: pictures[index], turned=turned)
 
 
@@ -33,9 +32,9 @@ def groups(*pictures: RGB, turned: bool = False) -> list[list[int]]:
     return [one.members for one in alike(pictures, turned=turned)]
 
 
-def test_an_outline_has_784_bytes_for_any_size() -> None:
+def test_an_outline_is_28_by_28_for_any_size() -> None:
     for picture in (moth(0, 0, 96), np.zeros((1, 1, 3), np.uint8), np.zeros((3, 700, 3), np.uint8)):
-        assert len(outlined(picture)) == 28 * 28
+        assert outlined(picture).shape == (28, 28)
 
 
 def test_encoding_and_scaling_change_few_bits_and_another_picture_many() -> None:
