@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from filelock import FileLock
 
 from imago.data.listing import EXTENSIONS
 from imago.data.manifest import SUFFIXES, holds_pictures, read_manifest
@@ -49,16 +49,17 @@ def fetch(uri: str, cache: Path) -> Path:
     """Bring a folder or a manifest with its pictures into the cache and return where it lies there.
 
     Each version of the source has a folder of its own, which appears whole or not at all; a version that is there is
-    not fetched again. Raises ConfigError where the address cannot be read.
+    not fetched again, and one that broke off goes on where it did. Of two processes one fetches, the other waits.
+    Raises ConfigError where the address cannot be read.
     """
     remote = _look(uri)
     place = cache / hashlib.sha256(uri.encode()).hexdigest()[:16] / remote.state
     entry = place / remote.manifest if remote.manifest else place
-    if entry.exists():
-        return entry
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place.parent))
-    try:
+    with FileLock(place.with_name(f"{place.name}.lock")):
+        if entry.exists():
+            return entry
+        partial = place.with_name(f".partial-{place.name}")
         if remote.manifest:
             _download(remote, [remote.manifest], partial, uri)
             table = partial / remote.manifest
@@ -66,9 +67,7 @@ def fetch(uri: str, cache: Path) -> Path:
             _download(remote, [name for name in remote.files if name in named], partial, uri)
         else:
             _download(remote, list(remote.files), partial, uri)
-        _appear(partial, place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.rename(place)
     return entry
 
 
@@ -99,6 +98,7 @@ class _Remote:
     filesystem: Any
     base: str
     files: dict[str, str]  # what makes this version of it, by path relative to the base
+    sizes: dict[str, int | None]  # bytes, where the store tells
     manifest: str | None
 
     @property
@@ -126,11 +126,12 @@ def _look(uri: str) -> _Remote:
         for name, info in found.items()
         if name.startswith(base) and _wanted(name[len(base) :])
     }
+    sizes = {name: found[base + name].get("size") for name in files}
     if not found:
         raise ConfigError(f"There is nothing at {uri}: check the address and who may read it.")
     if not files:
         raise DataRefused(f"There are no pictures at {uri} ({len(found)} other files).")
-    return _Remote(filesystem, base, files, manifest)
+    return _Remote(filesystem, base, files, sizes, manifest)
 
 
 def _wanted(name: str) -> bool:
@@ -140,6 +141,10 @@ def _wanted(name: str) -> bool:
 
 
 def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None:
+    """Fetch what is not there whole."""
+    names = [name for name in names if not _is_whole(folder / name, remote.sizes[name])]
+    if not names:
+        return
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -147,12 +152,13 @@ def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None
     except Exception as error:
         # Each store's client has errors of its own, with no common parent.
         raise ConfigError(f"{uri} cannot be fetched: {' '.join(str(error).split()) or type(error).__name__}") from error
+    broken = [name for name in names if not _is_whole(folder / name, remote.sizes[name], unknown=True)]
+    if broken:
+        raise ConfigError(f"{uri} cannot be fetched: {broken[0]} did not come whole; run it again to go on.")
 
 
-def _appear(partial: Path, place: Path) -> None:
-    """Give the finished folder its name, unless another process was faster."""
-    try:
-        partial.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
+def _is_whole(path: Path, size: int | None, *, unknown: bool = False) -> bool:
+    """Tell whether a file is there with all its bytes; `unknown` is the answer where it is not known how many."""
+    if not path.is_file():
+        return False
+    return unknown if size is None else path.stat().st_size == size

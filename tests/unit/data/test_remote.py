@@ -1,5 +1,7 @@
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -53,19 +55,50 @@ def test_state_and_cache_follow_what_is_there(bucket):
     assert len(load("memory://moths")) == len(before) + 1
 
 
-def test_broken_fetch_leaves_nothing_that_would_be_read(bucket, tmp_path, monkeypatch):
+def test_a_fetch_that_broke_off_is_not_read_and_goes_on_where_it_did(bucket, tmp_path, monkeypatch):
     whole = type(bucket).get
 
     def break_off(self, sources, targets, **_):
         whole(self, sources[:3], targets[:3])
+        cut = Path(targets[2])
+        cut.write_bytes(cut.read_bytes()[:-9])
         raise ConnectionError("the line went dead")
 
     with monkeypatch.context() as broken:
         broken.setattr(type(bucket), "get", break_off)
         with pytest.raises(ConfigError, match="memory://moths cannot be fetched: the line went dead"):
             load("memory://moths")
-    assert not list((tmp_path / "home").rglob("*.jpg"))
-    assert len(load("memory://moths")) == 8
+    assert not [path for path in (tmp_path / "home").rglob("*.jpg") if ".partial-" not in str(path)]
+    fetched = []
+    monkeypatch.setattr(type(bucket), "get", lambda self, *names, **_: [fetched.extend(names[0]), whole(self, *names)])
+    assert load("memory://moths").fingerprint == load(str(tmp_path / "source")).fingerprint
+    assert len(fetched) == 6
+
+
+def test_a_store_that_gives_less_than_it_listed_is_refused(bucket, monkeypatch):
+    whole = type(bucket).get
+
+    def cut(self, sources, targets, **_):
+        whole(self, sources, targets)
+        Path(targets[4]).write_bytes(b"half")
+
+    monkeypatch.setattr(type(bucket), "get", cut)
+    with pytest.raises(ConfigError, match="b/0.jpg did not come whole; run it again to go on"):
+        load("memory://moths")
+
+
+def test_of_two_at_once_one_fetches_and_both_read(bucket, tmp_path, monkeypatch):
+    whole, fetched = type(bucket).get, []
+
+    def slow(self, sources, targets, **_):
+        fetched.append(len(sources))
+        whole(self, sources, targets)
+
+    monkeypatch.setattr(type(bucket), "get", slow)
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda _: remote.fetch("memory://moths", tmp_path / "cache"), range(2)))
+    assert places[0] == places[1]
+    assert fetched == [8]
 
 
 def test_remote_manifest_brings_only_what_it_names(bucket, tmp_path):
