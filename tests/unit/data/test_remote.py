@@ -83,7 +83,7 @@ def test_a_store_that_gives_less_than_it_listed_is_refused(bucket, monkeypatch):
         Path(targets[4]).write_bytes(b"half")
 
     monkeypatch.setattr(type(bucket), "get", cut)
-    with pytest.raises(ConfigError, match="b/0.jpg did not come whole; run it again to go on"):
+    with pytest.raises(ConfigError, match=r"b/0\.jpg did not come whole; run it again to go on"):
         load("memory://moths")
 
 
