@@ -96,7 +96,7 @@ def write_moths(root: Path, count: int, size: int) -> None:
     for index in range(count):
         rng = np.random.default_rng(index)
         picture = Image.fromarray(draw_moth(index % SPECIES, rng, drawn)).resize((size, size))
-        grain = rng.integers(-12, 13, (size, size, 1), dtype=np.int16)
+        grain = rng.integers(-18, 19, (size, size, 1), dtype=np.int16)  # files as large as photographs
         split = "train" if index % 10 < 6 else "val" if index % 10 < 8 else "test"
         folder = root / split / f"species {index // 10 % SPECIES}"
         folder.mkdir(parents=True, exist_ok=True)
