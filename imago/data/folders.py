@@ -11,7 +11,7 @@ from imago.data.listing import Listing, Row, class_named, ignored, is_picture, r
 from imago.errors import ConfigError, DataRefused
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class File:
     """A file below a root; `name` is its path relative to it, with `/` between its parts."""
 

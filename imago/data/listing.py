@@ -23,7 +23,7 @@ SPLIT_NAMES: dict[str, Split] = {
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
     """A picture that a source names. `read` gives its bytes, or none where its file is missing or too large."""
 

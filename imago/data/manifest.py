@@ -19,7 +19,7 @@ SUFFIXES = (".csv", ".parquet")
 COLUMNS = {"path": ("path", "filepaths"), "label": ("label", "labels"), "split": ("split", "data set")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Entry:
     """A row of a manifest: a path relative to the manifest's folder, which it does not leave, with `/` in it."""
 

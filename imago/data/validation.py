@@ -1,5 +1,6 @@
 """Whether the data may be trained on, and which pictures may not."""
 
+import itertools
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
@@ -12,8 +13,10 @@ from imago.data.expectations import expect, failures
 from imago.data.finding import counted
 from imago.data.page import render_page
 from imago.data.statistics import PictureTable
-from imago.data.transforms import decode
+from imago.data.transforms import RGB, decode
 from imago.errors import DataRefused, ImagoError
+
+_LOOKS = 1024  # pictures that are read before those before are let go of
 
 
 class ValidationResult(BaseModel):
@@ -82,7 +85,15 @@ def validate(
     """
     if list(table.frame["id"]) != dataset.ids or list(table.frame["sha256"]) != dataset.digests:
         raise ImagoError("These statistics are not of this data set: compute them again.")
-    checks = run_checks(table, config, lambda row: decode(dataset.image(row), max_pixels=config.max_pixels), previous)
+    looks = itertools.count(1)
+
+    def look(row: int) -> RGB:
+        if next(looks) % _LOOKS == 0:
+            dataset.release()
+        return decode(dataset.image(row), max_pixels=config.max_pixels)
+
+    checks = run_checks(table, config, look, previous)
+    dataset.release()
     quarantined = _quarantined(checks, table)
     accepted = dataset.without(quarantined)
     expectations = expect(table.without(quarantined), config) if len(accepted) else {}
