@@ -162,7 +162,9 @@ class ImageDataset:
         return self._column("place")
 
     def _column(self, name: str) -> list[Any]:
-        return list(self.facts.column(name).to_pylist())
+        values = self.facts.column(name).to_pylist()
+        seen: dict[Any, Any] = {}
+        return [seen.setdefault(value, value) for value in values] if name in {"label", "split"} else values
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:

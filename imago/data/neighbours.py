@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MIN_COSINE = 0.7
+MIN_COSINE = 0.74
 """Of whitened views. Copies with up to 15 % of their sides cut off reach it; half of all other pictures do, too."""
 
 _PART = 0.87  # of a side
 _CELLS = 7  # a side
-_DIMENSIONS = 40
+_DIMENSIONS = 32
 _ORDERS = 16
 _KEY_BITS = 24
 _BLOCK = 64  # views that are compared with each other, half of them with those of the next block, too

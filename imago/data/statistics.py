@@ -1,6 +1,7 @@
 """Every picture decoded and measured once: the table that all checks read."""
 
 import os
+import sys
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -
     frame = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     frame["id"], frame["label"] = dataset.ids, dataset.labels
     frame["split"], frame["sha256"] = dataset.splits, dataset.digests
-    frame["extension"] = [PurePosixPath(name).suffix.lower() for name in dataset.ids]
+    frame["extension"] = [sys.intern(PurePosixPath(name).suffix.lower()) for name in dataset.ids]
     return PictureTable(as_columns(frame), outlines)
 
 
