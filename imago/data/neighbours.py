@@ -55,16 +55,17 @@ def candidate_pairs(outlines: Outlines, *, turned: bool = False) -> tuple[Indice
     vectors = np.empty((len(views) * count, axes.shape[1]), dtype=np.float16)
     for (by, window), part in zip(views, np.split(vectors, len(views)), strict=True):
         _fill(part, turn(outlines, by), window, axes, mean)
-    owners, turns = np.tile(np.arange(count), len(views)), np.repeat([by for by, _ in views], count)
+    turns = np.array([by for by, _ in views])  # of each view, of which there are `count`, one after the other
     nearest, how, cosines = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full(count, -np.inf, np.float32)
     for members in _side_by_side(vectors):
-        place, other, cosine = _nearest_in_block(vectors, owners, turns, members)
-        rows = owners[place]
+        place, other, cosine = _nearest_in_block(vectors, count, turns, members)
+        rows = place % count
         better = cosine > cosines[rows]
         by_cosine = np.flatnonzero(better)[np.argsort(cosine[better], kind="stable")]  # the last one written stays
         rows, place, other = rows[by_cosine], place[by_cosine], other[by_cosine]
-        cosines[rows], nearest[rows] = cosine[by_cosine], owners[other]
-        how[rows] = np.where(turns[place] == 0, turns[other], _inverse(turns[place]))
+        cosines[rows], nearest[rows] = cosine[by_cosine], other % count
+        ours, theirs = turns[place // count], turns[other // count]
+        how[rows] = np.where(ours == 0, theirs, _inverse(ours))
     near = np.flatnonzero(cosines >= (MIN_COSINE if count > _FEW else -1.0))
     first = near < nearest[near]
     pairs = np.sort(np.stack([near, nearest[near]], axis=1), axis=1)
@@ -146,16 +147,14 @@ def _side_by_side(vectors: Halves) -> Iterator[Indices]:
             yield order[starts[start : start + _BLOCKS, None] + np.arange(_BLOCK)]
 
 
-def _nearest_in_block(
-    vectors: Halves, owners: Indices, turns: Indices, members: Indices
-) -> tuple[Indices, Indices, Floats]:
+def _nearest_in_block(vectors: Halves, count: int, turns: Indices, members: Indices) -> tuple[Indices, Indices, Floats]:
     """Return each member, the one in its block that is nearest to it, and their cosine.
 
     None is compared with a view of the same picture, and no two turned ones with each other.
     """
     some = vectors[members].astype(np.float32)
     cosines = some @ some.transpose(0, 2, 1)
-    whose, how = owners[members], turns[members] > 0
+    whose, how = members % count, turns[members // count] > 0
     cosines[whose[:, :, None] == whose[:, None, :]] = -np.inf
     if how.any():
         cosines[how[:, :, None] & how[:, None, :]] = -np.inf

@@ -6,10 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from imago.data.checks import CheckResult
 from imago.data.contact_sheet import class_rows, load_template, thumbnail
 from imago.data.dataset import SPLITS, ImageDataset
 from imago.data.expectations import describe
+from imago.data.statistics import PictureTable
 from imago.data.transforms import MAX_PIXELS, UnreadablePicture
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ GRAVITY = ("refuse", "quarantine", "warn", "off")
 _PICTURES, _GROUPS, _GROUP = 12, 8, 6
 _QUARANTINED = 200
 _SHEET = 4
+_BARS = 8
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,24 @@ class Card:
         return "the data is refused" if self.result.severity == "refuse" else "worth a look"
 
 
+@dataclass(frozen=True)
+class Bar:
+    """How many pictures there are of a size, and which share of the most frequent one's that is."""
+
+    size: str  # pixels
+    count: int
+    share: float
+
+
 def render_page(
-    result: "ValidationResult", dataset: ImageDataset, accepted: ImageDataset, *, max_pixels: int = MAX_PIXELS
+    result: "ValidationResult",
+    dataset: ImageDataset,
+    accepted: ImageDataset,
+    table: PictureTable,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> str:
-    """Return the page of a verdict on a data set, of which some pictures were accepted."""
+    """Return the page of a verdict on a data set, with its table, of which some pictures were accepted."""
     template = load_template(Path(__file__).with_suffix(".html"))
     album = _Album(dataset, max_pixels)
     return template.render(
@@ -81,6 +99,7 @@ def render_page(
         findings=[album.card(check) for check in sorted(result.checks, key=_gravity) if check.count],
         quiet=[check for check in result.checks if not check.count],
         quarantined=list(result.quarantined.items())[:_QUARANTINED],
+        sizes=size_bars(table),
         classes=class_rows(accepted, per_class=_SHEET, max_pixels=max_pixels),
         expectations=[
             {
@@ -91,6 +110,20 @@ def render_page(
             for row in result.expectations.get("results", [])
         ],
     )
+
+
+def size_bars(table: PictureTable) -> list[Bar]:
+    """Return how many readable pictures there are by their shorter side, in a few ranges where the sides are many."""
+    sides = table.readable[["width", "height"]].min(axis=1)
+    counts = sides.value_counts().sort_index()
+    if len(counts) > _BARS:
+        edges = np.unique(np.geomspace(sides.min(), sides.max() + 1, _BARS + 1).round().astype(int))
+        ranges = zip(edges[:-1], edges[1:], np.histogram(sides, edges)[0], strict=True)
+        named = {f"{low:,}–{high - 1:,}": int(count) for low, high, count in ranges}
+    else:
+        named = {f"{side:,}": int(count) for side, count in counts.items()}
+    most = max(named.values(), default=1)
+    return [Bar(size, count, count / most) for size, count in named.items()]
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,9 @@ def validate(
         origin=dataset.origin,
         page="",
     )
-    return result.model_copy(update={"page": render_page(result, dataset, accepted, max_pixels=config.max_pixels)})
+    return result.model_copy(
+        update={"page": render_page(result, dataset, accepted, table, max_pixels=config.max_pixels)}
+    )
 
 
 def _quarantined(checks: list[CheckResult], table: PictureTable) -> dict[str, str]:

@@ -6,6 +6,7 @@ import pytest
 
 from imago.config import DataConfig
 from imago.data.contact_sheet import class_rows, render_contact_sheet, thumbnail
+from imago.data.page import size_bars
 from imago.data.statistics import compute_statistics
 from imago.data.validation import validate
 from tests.pictures import png_that_claims
@@ -97,3 +98,14 @@ def test_many_classes_get_fewer_pictures_each() -> None:
     ]
     dataset = type(flock()).from_rows(*zip(*rows, strict=True), origin="a test")
     assert sum(len(row.thumbnails) for row in class_rows(dataset, per_class=8)) == 240
+
+
+def test_sizes_are_counted_by_the_shorter_side_in_ranges_where_they_are_many() -> None:
+    few = flock(("train/io/small.png", encode(moth(0, 1, 32)[:20], "PNG"), "io", "train"))
+    assert [(bar.size, bar.count) for bar in size_bars(compute_statistics(few))] == [("20", 1), ("64", len(GOOD))]
+    many = flock(*((f"train/io/{n}.png", encode(moth(0, n, 40)[:n], "PNG"), "io", "train") for n in range(20, 36)))
+    bars = size_bars(compute_statistics(many))
+    assert len(bars) <= 8
+    assert sum(bar.count for bar in bars) == len(GOOD) + 16
+    assert bars[-1].share == 1
+    assert bars[0].size.startswith("20–")
