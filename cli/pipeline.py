@@ -114,8 +114,10 @@ def _run(
     except (RunInterruptedException, RunStoppedException) as error:
         raise KeyboardInterrupt from error  # a signal that met ZenML's own handler
     except Exception as error:
-        from stack.failure import reason
+        from stack.failure import interrupted, reason
 
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         if (found := reason(error)) is not None and found is not error:
             raise found from error
         raise

@@ -22,6 +22,22 @@ def reason(error: BaseException) -> ImagoError | None:
     return None
 
 
+def interrupted(error: BaseException) -> bool:
+    """Say whether a failed run was interrupted: what was cut off then fails on its way out, and its error comes last.
+
+    MLflow, say, finds its database locked by its own transaction that Ctrl-C left open.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        link = waiting.pop()
+        if isinstance(link, KeyboardInterrupt):
+            return True
+        if id(link) not in seen:
+            seen.add(id(link))
+            waiting += [other for other in (link.__cause__, link.__context__) if other is not None]
+    return False
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -3,7 +3,7 @@
 import pytest
 
 from imago.errors import ConfigError, DataRefused, ImagoError
-from stack.failure import reason
+from stack.failure import interrupted, reason
 
 
 class ContainerError(Exception):
@@ -39,3 +39,19 @@ def test_an_error_of_ours_is_read_out_of_what_a_container_printed(line, kind, te
 def test_another_error_is_nobodys():
     assert reason(ContainerError(b"RuntimeError: operator torchvision::nms does not exist\n")) is None
     assert reason(ValueError("imago is a moth")) is None
+
+
+def test_what_fails_on_the_way_out_of_an_interrupt_is_an_interrupt() -> None:
+    def end_run() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            try:
+                raise OSError("database is locked")
+            except OSError as error:
+                raise RuntimeError("MLflow did not end the run") from error
+
+    with pytest.raises(RuntimeError) as ended:
+        end_run()
+    assert interrupted(ended.value)
+    assert not interrupted(RuntimeError("something else"))
