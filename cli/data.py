@@ -71,7 +71,11 @@ def describe(source: str | None, config: str, overrides: tuple[str, ...], as_jso
 
 @data.command()
 @_source
-@click.option("--docs", type=click.Path(path_type=Path), help="Build Great Expectations' own pages in this folder.")
+@click.option(
+    "--docs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Build Great Expectations' own pages in this folder.",
+)
 @_options
 @click.pass_context
 def check(

@@ -66,6 +66,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "promoted": decision.promoted,
         "reason": decision.reason,
         "endpoint": served.endpoint if served else None,
+        "idle": config.deploy.enabled and production is not None and served is None,
         "example": _example(served.endpoint, production.package()) if served and production else None,
         "data": {
             "origin": dataset.run_metadata.get("origin"),

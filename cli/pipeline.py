@@ -39,6 +39,11 @@ def run_pipeline(
         click.echo(json.dumps(outcome))
     else:
         summary.show(outcome)
+    if pipeline == "inference" and 0 < outcome.get("count", 0) == outcome["failed"]:
+        click.echo(
+            f"error: None of the {outcome['count']} pictures could be read: see {outcome['predictions']}", err=True
+        )
+        click.get_current_context().exit(1)
     if require_promotion and outcome.get("promoted") is False:
         click.echo(f"error: Not promoted: {' '.join(outcome['reason'].split())}", err=True)
         click.get_current_context().exit(NotPromoted.exit_code)

@@ -1,6 +1,6 @@
 """The model in production, for commands that need no endpoint."""
 
-from imago.errors import ConfigError
+from imago.errors import ConfigError, did_you_mean
 from imago.serving.package import ModelPackage
 
 
@@ -17,6 +17,10 @@ def production_package(name: str | None = None) -> tuple[ModelPackage, str]:
     else:
         versions = production_versions()
     if not versions:
+        known = [version.name for version in production_versions()] if name else []
+        if known:
+            there = f"There are {', '.join(known)}.{did_you_mean(str(name), known)}"
+            raise ConfigError(f"No version of model '{name}' is in production. {there}")
         what = f"version of model '{name}'" if name else "model"
         raise ConfigError(f"No {what} is in production: run `python run.py --pipeline training` first.")
     if len(versions) > 1:

@@ -71,6 +71,8 @@ def _training_verdict(outcome: dict[str, Any]) -> list[str]:
 
 def _inference_verdict(outcome: dict[str, Any]) -> list[str]:
     count, failed = outcome["count"], outcome["failed"]
+    if failed == count:
+        return [f"[red]✗[/] [bold]None of {count} pictures could be read (the reason stands in their row)[/]"]
     unread = f" of {count}; {failed} could not be read (the reason stands in their row)" if failed else ""
     return [f"[green]✓[/] [bold]{count - failed} pictures predicted{unread}[/]"]
 
@@ -106,6 +108,9 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     if outcome.get("endpoint"):
         rows.append(("endpoint", f"{outcome['endpoint']}/predict"))
         rows.append(("web page", f"{outcome['endpoint']}/ui"))
+    if outcome.get("idle"):
+        start = f"python run.py deployment start --name {outcome['model']['name']}"
+        rows.append(("endpoint", f"none runs: `{start}` serves the model in production again"))
     if outcome.get("example"):
         example = outcome["example"]
         rows.append(("one picture", f"{example['picture']} → {example['label']} ({example['probability']:.0%})"))

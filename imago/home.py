@@ -62,6 +62,8 @@ def _made(variable: str) -> Path:
 
 
 def _unusable(folder: Path, variable: str, error: OSError) -> ConfigError:
+    if folder.exists() and not folder.is_dir():
+        return ConfigError(f"{folder} is a file: set {variable} to another folder.")
     return ConfigError(
         f"{folder} cannot be written to ({error.strerror}): give yourself the right, or set {variable} to another "
         "folder."

@@ -45,7 +45,10 @@ def package_of(tag: str) -> ModelPackage:
         (model,) = bentoml.get(tag).info.all_models
         return ModelPackage(Path(bentoml.models.get(model.tag).path))
     except (BentoMLException, ValueError) as error:
-        raise DeploymentFailed(f"{tag} cannot be deployed: {' '.join(str(error).split())}") from error
+        raise DeploymentFailed(
+            f"{tag} cannot be deployed, it is not whole in {os.environ['BENTOML_HOME']} ({type(error).__name__}): run "
+            "the training that made it again, its steps are cached and the Bento is built anew."
+        ) from error
 
 
 class Deployment:

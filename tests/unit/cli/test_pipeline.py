@@ -101,3 +101,13 @@ def test_every_pipeline_has_the_keys_that_all_share(
         assert _front(monkeypatch, "--pipeline", name, "--set", "model.weights=none", "--dry-run", "--json") == 0
         outcome = json.loads(capfd.readouterr().out)
         assert {"pipeline", "status", "run_id", "stack", *BASE} <= outcome.keys()
+
+
+def test_inference_that_could_read_nothing_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "_run", lambda *_, **__: {"count": 2, "failed": 2, "predictions": "there.parquet"})
+    assert _front(monkeypatch, "--pipeline", "inference", "--json") == 1
+    said = capfd.readouterr()
+    assert json.loads(said.out)["failed"] == 2
+    assert said.err == "error: None of the 2 pictures could be read: see there.parquet\n"

@@ -54,3 +54,9 @@ def test_what_could_not_be_read_is_not_counted_as_predicted(capsys: pytest.Captu
     outcome = {**trained(), "pipeline": "inference", "count": 123, "failed": 1, "metrics": {}}
     del outcome["data"]
     assert "122 pictures predicted of 123; 1 could not be read" in said(capsys, outcome)
+
+
+def test_that_nothing_serves_is_said_with_what_starts_it(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, trained(model={**trained()["model"], "stage": None}, endpoint=None, idle=True))
+    assert "none runs: `python run.py deployment start --name shapes`" in text
+    assert "none runs" not in said(capsys, trained(idle=False))
