@@ -155,11 +155,9 @@ def _absolute(config: Config) -> Config:
 
 def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
-    from imago.data.checks import severities
     from imago.data.sources import check_source
     from imago.training.classifier import check_architecture, weights_state
 
-    severities(config.data)
     check_architecture(config.model.architecture)
     state = weights_state(config.model.weights)
     check_source(config.data)

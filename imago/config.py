@@ -18,6 +18,7 @@ def _yaml_off(value: Any) -> Any:
 
 
 Severity = Annotated[Literal["refuse", "quarantine", "warn", "off"], BeforeValidator(_yaml_off)]
+SplitSeverity = Annotated[Literal["refuse", "warn", "off"], BeforeValidator(_yaml_off)]  # a whole split cannot leave
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -33,6 +34,33 @@ class ModelConfig(Section):
     name: str = Field(default="moths", pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")  # and of its deployment
     architecture: str = "mobilenetv3_small_100"  # any name that timm knows
     weights: str = "hub"  # "hub", "none", or a file or folder
+
+
+class ChecksConfig(Section):
+    """What a defect of the data leads to: `refuse` stops the run, `quarantine` leaves the pictures out."""
+
+    undecodable: Severity = "quarantine"  # cannot be read, whole
+    extension_mismatch: Severity = "warn"  # its name says another format
+    too_many_pixels: Severity = "quarantine"  # more than data.max_pixels
+    too_small: Severity = "quarantine"  # a side shorter than data.min_side
+    near_blank: Severity = "warn"  # one colour all over
+    dark: Severity = "warn"  # nearly black
+    bright: Severity = "warn"  # nearly white
+    blurred: Severity = "warn"  # without detail
+    odd_aspect: Severity = "warn"  # long and narrow
+    duplicate_in_split: Severity = "warn"  # the same bytes; all but one of them leave
+    duplicate_across_splits: Severity = "quarantine"  # likewise; what is in test stays
+    label_conflict: Severity = "quarantine"  # the same bytes under two names
+    near_duplicate_in_split: Severity = "warn"  # looks the same; all but one of them leave
+    near_duplicate_across_splits: Severity = "quarantine"  # likewise; what is in test stays
+    class_missing_in_split: Severity = "warn"  # of a class that has a defect all pictures leave
+    class_too_small: Severity = "refuse"  # fewer than data.min_per_class to train on
+    class_imbalance: Severity = "warn"  # a tenth of the largest class, or less
+    class_name_collision: Severity = "warn"  # names that differ in spelling only
+    near_label_conflict: Severity = "warn"  # looks the same, under two names
+    unknown_test_class: Severity = "refuse"  # in val or test, but not in train
+    split_outlier: SplitSeverity = "warn"  # measures unlike those of train
+    version_shift: SplitSeverity = "warn"  # unlike the data that was last accepted
 
 
 class SyntheticConfig(Section):
@@ -58,7 +86,7 @@ class DataConfig(Section):
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # split off where the source has no such split
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # likewise
     turned_copies: bool = False  # take mirror images and quarter turns for near-duplicates, too
-    checks: dict[str, Severity] = Field(default_factory=dict)  # severities by check, over the defaults
+    checks: ChecksConfig = ChecksConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
 
 

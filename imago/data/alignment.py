@@ -1,86 +1,189 @@
 """How well one of two pictures lies over the other, or over a part of it, whatever its colours and contrast."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 MIN_ZOOM = 0.8
-"""What share of a picture's side the other may be cut to."""
+"""What share of a picture's height or width the other may be cut to."""
 
-_STEP = 2  # pixels of side between one zoom and the next
+_STEP = 4  # pixels of side between one zoom and the next, before the best is refined
+_FINER = (4, 2, 1)
 _RIM = 2  # pixels at the edge, where detail cannot be told
-FINE, SMOOTH = 1.25, 10.0
-"""Pixels: what is smoother than this does not count. Fine detail tells one animal from another in the same pose; with
-what is smooth, the ground that they sit on counts too."""
+_SMOOTH = 2.0  # pixels: what is smoother is not detail
+_AROUND = 6.0  # pixels, within which detail is as strong everywhere: the ground counts as much as what sits on it
+_NOISE = np.float32(4.0)  # levels of 256, below which detail is not made stronger
+_BEYOND = 0.04  # of the detail
 
 Floats = npt.NDArray[np.float32]
+Luma = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+Sizes = npt.NDArray[np.int64]
 
 
-def alignment(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8], sigma: float = FINE) -> Floats:
-    """Return for each pair of luma pictures (P, S, S) how well they agree, (P,) in [-1, 1].
+@dataclass(frozen=True)
+class Fit:
+    """How well pairs of pictures agree, (P,) in [-1, 1], and the part's height and width (P, 2) then, in pixels."""
 
-    That is the normalised cross-correlation of their detail, of up to `sigma` pixels, the best over zooms and shifts of
-    either within the other. Lewis 1995, Fast Normalized Cross-Correlation.
+    agreement: Floats
+    sizes: Sizes
+
+    def of(self, some: Sizes) -> "Fit":
+        """Return the fit of some of the pairs, by their indices."""
+        return Fit(self.agreement[some], self.sizes[some])
+
+
+def agreement(left: Luma, right: Luma, least: float) -> Floats:
+    """Return for each pair of luma pictures (P, S, S) how well one agrees with the other or a part of it, (P,).
+
+    What agrees less than `least` at the first few zooms is not looked at more closely.
     """
-    one, other = left.astype(np.float32), right.astype(np.float32)
-    best: Floats = np.maximum(_within(one, other, sigma), _within(other, one, sigma))
+    forth, back = fit(left, right), fit(right, left)
+    best = np.maximum(forth.agreement, back.agreement)
+    may = np.flatnonzero(best >= least)
+    if len(may):
+        forth, back = (
+            refine(whole[may], part[may], rough.of(may))
+            for whole, part, rough in ((left, right, forth), (right, left, back))
+        )
+        best[may] = np.maximum(forth.agreement, back.agreement)
     return best
 
 
-def _within(whole: Floats, part: Floats, sigma: float) -> Floats:
+def fit(whole: Luma, part: Luma) -> Fit:
+    """Lay each part (P, S, S) over its whole, at every shift and at few zooms.
+
+    Agreement is the normalised cross-correlation (Lewis 1995, Fast Normalized Cross-Correlation) of their detail, of
+    equal contrast everywhere (Jarrett et al. 2009, https://doi.org/10.1109/ICCV.2009.5459469).
+    """
+    count, side = len(whole), whole.shape[-1]
+    best = Fit(np.full(count, -1, np.float32), np.full((count, 2), side, np.int64))
+    for size, found in _agreements(_detail(whole), _detail(part), _zooms(side)):
+        _keep(best, np.arange(count), size, found)
+    return best
+
+
+def refine(whole: Luma, part: Luma, rough: Fit) -> Fit:
+    """Lay them over each other at the zooms around those that `fit` found, in smaller and smaller steps.
+
+    Hooke and Jeeves 1961, https://doi.org/10.1145/321062.321069.
+    """
+    one, other, side = _detail(whole), _detail(part), whole.shape[-1]
+    best = Fit(rough.agreement.copy(), rough.sizes.copy())
+    for step in _FINER:
+        for middle, group in _same(best.sizes):
+            for size, found in _agreements(one[group], other[group], _around(middle, step, side)):
+                _keep(best, group, size, found)
+    return best
+
+
+def frame(luma: Luma) -> npt.NDArray[np.float64]:
+    """Return the left, upper, right, lower edge of where the detail of pictures (..., S, S) lies, in [0, 1]: (..., 4).
+
+    A twenty-fifth of it lies beyond each of them.
+    """
+    side = luma.shape[-1]
+    levels = luma.reshape(-1, side, side).astype(np.float32)
+    energy = np.square(levels - _smoothed(levels, _SMOOTH)) + np.float32(1e-9)
+    edges = []
+    for across in (energy.sum(axis=1), energy.sum(axis=2)):
+        share = across.cumsum(axis=1) / across.sum(axis=1, keepdims=True)
+        edges.append([(share < _BEYOND).sum(axis=1) / side, 1 - (share > 1 - _BEYOND).sum(axis=1) / side + 1 / side])
+    (left, right), (top, bottom) = edges
+    return np.stack([left, top, right, bottom], axis=-1).clip(0, 1).reshape(*luma.shape[:-2], 4)
+
+
+def extent(luma: Luma) -> npt.NDArray[np.float64]:
+    """Return the longer side of the `frame` of pictures (P, S, S): (P,) in [0, 1]."""
+    edges = frame(luma)
+    return np.maximum(edges[:, 2] - edges[:, 0], edges[:, 3] - edges[:, 1])
+
+
+def _keep(best: Fit, pairs: Sizes, size: Size, found: Floats) -> None:
+    better = found > best.agreement[pairs]
+    best.agreement[pairs[better]], best.sizes[pairs[better]] = found[better], size
+
+
+def _same(sizes: Sizes) -> list[tuple[Size, Sizes]]:
+    """Return each size that there is with the pairs that have it."""
+    distinct, place = np.unique(sizes, axis=0, return_inverse=True)
+    return [
+        ((high, wide), np.flatnonzero(place.ravel() == number)) for number, (high, wide) in enumerate(distinct.tolist())
+    ]
+
+
+def _agreements(whole: Floats, part: Floats, sizes: list[Size]) -> Iterator[tuple[Size, Floats]]:
+    """Give for each size of the part how well it agrees with the whole, (P,), at the best shift."""
     side = whole.shape[-1]
-    detail = _shrunk(whole, side, sigma)
-    spectrum = fft.rfft2(detail)
-    sums, squares = _integral(detail), _integral(detail**2)
-    best: Floats = np.full(len(whole), -1.0, dtype=np.float32)
-    for size in range(side, round(side * MIN_ZOOM) - 1, -_STEP):
-        template = _shrunk(part, size, sigma)[:, _RIM : size - _RIM, _RIM : size - _RIM]
-        template = template - template.mean(axis=(1, 2), keepdims=True)
-        inner = template.shape[-1]
-        shifts = side - inner + 1
-        product = fft.irfft2(spectrum * fft.rfft2(template, s=(side, side)).conj(), s=(side, side))
-        variance = _boxes(squares, inner) - _boxes(sums, inner) ** 2 / inner**2
-        scale = np.sqrt(np.maximum(variance, 0)) * np.linalg.norm(template, axis=(1, 2))[:, None, None]
-        agreement = product[:, :shifts, :shifts] / np.maximum(scale, 1.0)
-        np.maximum(best, agreement.max(axis=(1, 2)), out=best)
-    return best
+    spectrum, squares = fft.rfft2(whole), np.square(whole)
+    for size in sizes:
+        down, across = (_resizing(side, pixels)[_RIM:-_RIM] for pixels in size)
+        inside = _both_ways(down, part, across)
+        inside -= inside.mean(axis=(1, 2), keepdims=True)
+        high, wide = inside.shape[1:]
+        product = fft.irfft2(spectrum * fft.rfft2(inside, s=(side, side)).conj(), s=(side, side))
+        rows, columns = _covering(side, high), _covering(side, wide)
+        mean = _both_ways(rows, whole, columns) / (high * wide)
+        variance = _both_ways(rows, squares, columns) - mean**2 * (high * wide)
+        scale = np.sqrt(np.maximum(variance, 0)) * np.linalg.norm(inside, axis=(1, 2))[:, None, None]
+        yield size, (product[:, : len(rows), : len(columns)] / np.maximum(scale, 1e-3)).max(axis=(1, 2))
 
 
-def _shrunk(pictures: Floats, size: int, sigma: float) -> Floats:
-    """Return the pictures at another size, without what is smooth in them."""
-    resize, smooth = _matrices(pictures.shape[-1], size, sigma)
-    detail: Floats = _both_ways(resize, pictures) - _both_ways(smooth, pictures)
-    return detail
+def _detail(luma: Luma) -> Floats:
+    """Return what is not smooth in pictures (P, S, S), of the same strength everywhere, where there is any."""
+    levels = luma.astype(np.float32)
+    detail = levels - _smoothed(levels, _SMOOTH)
+    return np.asarray(detail / (np.sqrt(_smoothed(np.square(detail), _AROUND)) + _NOISE), dtype=np.float32)
 
 
-def _both_ways(matrix: Floats, pictures: Floats) -> Floats:
-    count, side, _ = pictures.shape
-    rows = (pictures.reshape(-1, side) @ matrix.T).reshape(count, side, -1).transpose(0, 2, 1)
-    both: Any = (rows.reshape(-1, side) @ matrix.T).reshape(count, len(matrix), -1).transpose(0, 2, 1)
-    return np.asarray(both, dtype=np.float32)
+def _smoothed(pictures: Floats, sigma: float) -> Floats:
+    matrix = _gaussian(pictures.shape[-1], sigma)
+    return _both_ways(matrix, pictures, matrix)
+
+
+def _both_ways(down: Floats, pictures: Floats, across: Floats) -> Floats:
+    return np.asarray(down @ pictures @ across.T, dtype=np.float32)
 
 
 @cache
-def _matrices(side: int, size: int, sigma: float) -> tuple[Floats, Floats]:
-    """Return what resizes a line of pixels, and what also smooths it: (size, side)."""
+def _zooms(side: int) -> list[Size]:
+    """Return the heights and widths to begin with."""
+    sizes = range(side, round(side * MIN_ZOOM) - 1, -_STEP)
+    return [(high, wide) for high in sizes for wide in sizes if abs(high - wide) <= _STEP]
+
+
+def _around(middle: Size, step: int, side: int) -> list[Size]:
+    least, moves = round(side * MIN_ZOOM), (-step, 0, step)
+    near = [(middle[0] + down, middle[1] + across) for down in moves for across in moves if down or across]
+    return [size for size in near if least <= min(size) and max(size) <= side]
+
+
+@cache
+def _resizing(side: int, size: int) -> Floats:
+    """Return what resizes a line of pixels: (size, side)."""
     centres = (np.arange(size) + 0.5) * side / size - 0.5
     apart = np.abs(np.arange(side)[None, :] - centres[:, None]) * min(size / side, 1.0)
-    resize = np.maximum(1 - apart, 0)
-    resize /= resize.sum(axis=1, keepdims=True)
-    near = np.exp(-0.5 * ((np.arange(size)[:, None] - np.arange(size)[None, :]) / sigma) ** 2)
-    near /= near.sum(axis=1, keepdims=True)
-    return resize.astype(np.float32), (near @ resize).astype(np.float32)
+    return _weights(np.maximum(1 - apart, 0))
 
 
-def _integral(pictures: Floats) -> npt.NDArray[np.float64]:
-    """Return sums over all that is above and to the left: (P, S + 1, S + 1)."""
-    return np.pad(pictures.astype(np.float64), ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
+@cache
+def _gaussian(side: int, sigma: float) -> Floats:
+    """Return what smooths a line of pixels: (side, side)."""
+    return _weights(np.exp(-0.5 * ((np.arange(side)[:, None] - np.arange(side)[None, :]) / sigma) ** 2))
 
 
-def _boxes(integral: npt.NDArray[np.float64], size: int) -> Floats:
-    """Return the sum over each square of this size: (P, S - size + 1, S - size + 1)."""
-    below = integral[:, size:] - integral[:, :-size]
-    return (below[:, :, size:] - below[:, :, :-size]).astype(np.float32)
+def _weights(matrix: npt.NDArray[np.float64]) -> Floats:
+    weights: Floats = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights
+
+
+@cache
+def _covering(side: int, size: int) -> Floats:
+    """Return what sums each run of `size` in a line of pixels: (side - size + 1, side)."""
+    covering: Floats = sliding_window_view(np.eye(side, dtype=np.float32), size, axis=0).sum(axis=2)
+    return covering

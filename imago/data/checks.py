@@ -9,32 +9,6 @@ from imago.data.finding import Finding
 from imago.data.near_duplicates import Look
 from imago.data.picture_checks import PICTURE_CHECKS
 from imago.data.statistics import PictureTable
-from imago.errors import ConfigError, did_you_mean
-
-DEFAULT_SEVERITY: dict[str, Severity] = {
-    "undecodable": "quarantine",
-    "extension_mismatch": "warn",
-    "too_many_pixels": "quarantine",
-    "too_small": "quarantine",
-    "near_blank": "warn",
-    "dark": "warn",
-    "bright": "warn",
-    "blurred": "warn",
-    "odd_aspect": "warn",
-    "duplicate_in_split": "warn",
-    "duplicate_across_splits": "quarantine",
-    "label_conflict": "quarantine",
-    "near_duplicate_in_split": "warn",
-    "near_duplicate_across_splits": "quarantine",
-    "class_missing_in_split": "warn",
-    "class_too_small": "refuse",
-    "class_imbalance": "warn",
-    "class_name_collision": "warn",
-    "near_label_conflict": "warn",
-    "unknown_test_class": "refuse",
-    "split_outlier": "warn",
-    "version_shift": "warn",
-}
 
 
 class CheckResult(BaseModel):
@@ -52,28 +26,21 @@ class CheckResult(BaseModel):
     pictures: list[str]
     groups: list[list[str]]
     agreements: list[float]  # of each group, where it is of copies: 1 for the same bytes
+    copy_of: dict[str, str]  # of each copy that leaves, or would, the one that it leaves for
     classes: list[str]
     sentence: str
     quarantined: list[str]
 
 
-def severities(config: DataConfig) -> dict[str, Severity]:
-    """Return every check's severity, the configured ones over the defaults. Raises ConfigError for an unknown check."""
-    for name in config.checks:
-        if name not in DEFAULT_SEVERITY:
-            raise ConfigError(f"Unknown check '{name}' in data.checks.{did_you_mean(name, DEFAULT_SEVERITY)}")
-    return DEFAULT_SEVERITY | config.checks
-
-
 def run_checks(
     table: PictureTable, config: DataConfig, look: Look, previous: PictureTable | None = None
 ) -> list[CheckResult]:
-    """Run every check, in the order of `DEFAULT_SEVERITY`; one that is off is not run, and says so.
+    """Run every check, in the order of the configuration; one that is off is not run, and says so.
 
     Classes and splits are judged by the pictures that the other checks let through. `look` gives a picture's pixels by
     its row, for the closer look at near-duplicates; `previous` is the table of an earlier version of the data.
     """
-    severity = severities(config)
+    severity: dict[str, Severity] = config.checks.model_dump()
     results: dict[str, CheckResult] = {}
 
     def wanted(name: str) -> bool:
@@ -101,7 +68,7 @@ def run_checks(
         results["version_shift"] = _result(
             "version_shift", severity["version_shift"], version_shift(accepted, previous)
         )
-    return [results[name] for name in DEFAULT_SEVERITY]
+    return [results[name] for name in severity]
 
 
 def _result(name: str, severity: Severity, finding: Finding) -> CheckResult:
@@ -113,6 +80,7 @@ def _result(name: str, severity: Severity, finding: Finding) -> CheckResult:
         pictures=finding.pictures,
         groups=finding.groups,
         agreements=finding.agreements,
+        copy_of=finding.copy_of,
         classes=finding.classes,
         sentence=finding.sentence,
         quarantined=leaving if severity == "quarantine" else [],

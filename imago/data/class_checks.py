@@ -31,9 +31,9 @@ def class_missing_in_split(found: PictureTable, accepted: PictureTable, _: DataC
     missing = {name: splits for name, splits in missing.items() if splits}
     if not missing:
         return nothing("Every class is in every split.")
-    name, splits = next(iter(missing.items()))
-    sentence = f"{_classes(missing)} without a picture in a split: '{name}' in {' and '.join(splits)}."
-    return _of(missing, sentence, accepted)
+    listed = ", ".join(f"'{name}' in {' and '.join(splits)}" for name, splits in list(missing.items())[:3])
+    rest = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+    return _of(missing, f"{_classes(missing)} without a picture in a split: {listed}{rest}.", accepted)
 
 
 def unknown_test_class(found: PictureTable, accepted: PictureTable, _: DataConfig) -> Finding:
@@ -85,8 +85,7 @@ def split_outlier(_: PictureTable, accepted: PictureTable, __: DataConfig) -> Fi
         return nothing("The splits look alike.")
     listed = "; ".join(f"{split} in {', '.join(measures)}" for split, measures in shifted.items())
     sentence = f"{counted(len(shifted), 'split', 'splits')} unlike train: {listed}."
-    pictures = list(frame.loc[frame["split"].isin(list(shifted)), "id"])
-    return Finding(len(shifted), sentence, to_quarantine=pictures)
+    return Finding(len(shifted), sentence, to_quarantine=[])
 
 
 CLASS_CHECKS: dict[str, Callable[[PictureTable, PictureTable, DataConfig], Finding]] = {

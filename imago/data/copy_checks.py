@@ -30,7 +30,7 @@ class Copies:
 
 def duplicate_in_split(exact: list[Copies]) -> Finding:
     groups = [part for same in exact for part in same.split_by(["label", "split"]) if len(part.rows) > 1]
-    return _of(groups, "the same picture more than once in a split", "No split holds the same picture twice.")
+    return _of(groups, "the same picture more than once in a split", "No split holds the same picture twice.", _again)
 
 
 def duplicate_across_splits(exact: list[Copies]) -> Finding:
@@ -45,7 +45,8 @@ def label_conflict(exact: list[Copies]) -> Finding:
 
 def near_duplicate_in_split(alike: list[Copies]) -> Finding:
     groups = [part for group in alike for part in group.split_by(["label", "split"]) if part.differ_in("sha256")]
-    return _of(groups, "nearly the same picture twice in a split", "No split holds nearly the same picture twice.")
+    otherwise = "No split holds nearly the same picture twice."
+    return _of(groups, "nearly the same picture twice in a split", otherwise, _again)
 
 
 def near_duplicate_across_splits(alike: list[Copies]) -> Finding:
@@ -89,14 +90,15 @@ def near_copies(table: PictureTable, look: Look, *, turned: bool = False) -> lis
     frame = table.readable
     different = frame.drop_duplicates("sha256")
     rows = list(different.index)
-    colours = different[["red", "green", "blue"]].to_numpy(dtype=float)
     assert table.outlines is not None
     outlines = table.outlines if len(rows) == len(table) else table.outlines[rows]
-    alike = near_duplicates(colours, outlines, lambda index: look(rows[index]), turned=turned)
-    digests = [set(different["sha256"].iloc[one.members]) for one in alike]
+    alike = near_duplicates(outlines, lambda index: look(rows[index]), turned=turned)
+    digests = different["sha256"].to_numpy()
+    group_of = {digest: number for number, one in enumerate(alike) for digest in digests[one.members]}
+    parts = frame.groupby(frame["sha256"].map(group_of), sort=True)  # what is in no group is in no part
     return [
-        Copies(frame[frame["sha256"].isin(same)], min(one.agreement, 0.99))  # 1: the same bytes
-        for one, same in zip(alike, digests, strict=True)
+        Copies(part, min(one.agreement, 0.99))  # 1: the same bytes
+        for one, (_, part) in zip(alike, parts, strict=True)
     ]
 
 
@@ -104,7 +106,7 @@ def _of(
     groups: Iterable[Copies],
     what: str,
     otherwise: str,
-    leaving: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+    leaving: Callable[[pd.DataFrame], pd.DataFrame],
 ) -> Finding:
     found = [(sorted(group.rows["id"]), group.agreement, group.rows) for group in groups]
     found.sort(key=lambda one: one[0])
@@ -112,10 +114,37 @@ def _of(
         return nothing(otherwise)
     named = [names for names, _, _ in found]
     pictures = sorted({name for names in named for name in names})
-    gone = None if leaving is None else sorted({name for _, _, rows in found for name in leaving(rows)["id"]})
+    copy_of: dict[str, str] = {}
+    for _, _, rows in found:
+        copy_of |= _named_for(rows, leaving(rows))
     sentence = f"{counted(len(found), 'group', 'groups')} of {what}: {some(named[0])}."
     agreements = [agreement for _, agreement, _ in found]
-    return Finding(len(found), sentence, pictures=pictures, groups=named, agreements=agreements, to_quarantine=gone)
+    return Finding(
+        len(found),
+        sentence,
+        pictures=pictures,
+        groups=named,
+        agreements=agreements,
+        copy_of=copy_of,
+        to_quarantine=sorted(copy_of),
+    )
+
+
+def _named_for(rows: pd.DataFrame, leaving: pd.DataFrame) -> dict[str, str]:
+    """Return for each that leaves the copy it leaves for: one that stays, or else one of another name."""
+    stays = sorted(set(rows["id"]) - set(leaving["id"]))
+    if stays:
+        return dict.fromkeys(leaving["id"], stays[0])
+    first = rows.sort_values("id").drop_duplicates("label")
+    return {
+        name: first.loc[first["label"] != label, "id"].iloc[0]
+        for name, label in zip(leaving["id"], leaving["label"], strict=True)
+    }
+
+
+def _again(group: pd.DataFrame) -> pd.DataFrame:
+    """Return all copies but one."""
+    return group.sort_values("id").iloc[1:]
 
 
 def _learnt(group: pd.DataFrame) -> pd.DataFrame:

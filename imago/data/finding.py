@@ -13,6 +13,7 @@ class Finding:
     pictures: list[str] = field(default_factory=list)  # ids
     groups: list[list[str]] = field(default_factory=list)  # ids that belong together
     agreements: list[float] = field(default_factory=list)  # of each group: how alike its pictures are, up to 1
+    copy_of: dict[str, str] = field(default_factory=dict)  # of each copy that would leave, the one that it leaves for
     classes: list[str] = field(default_factory=list)
     to_quarantine: list[str] | None = None  # ids; all of `pictures` where None
 

@@ -1,8 +1,7 @@
 """Pictures that show the same without being the same file: saved again, resized, recoloured, cropped, turned.
 
-Two pictures are alike where their difference hashes nearly agree and so do their mean colours, or where one of them,
-looked at closely, lies over the other or a part of it. A hash alone is not enough: on specimens in one pose on plain
-cloth it pairs hundreds of different animals.
+Two pictures are alike where one of them, looked at closely, lies over the other or a part of it. A hash is not enough:
+on specimens in one pose on plain cloth it pairs hundreds of different animals.
 """
 
 from collections import defaultdict
@@ -12,31 +11,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from imago.data.alignment import FINE, SMOOTH, alignment
-from imago.data.neighbours import Indices, Outlines, averages, candidate_pairs, turn
+from imago.data.alignment import agreement, extent, frame
+from imago.data.neighbours import Indices, Outlines, Space, candidate_pairs, turn
 from imago.data.transforms import RGB
 
-HASH_SIDE = 16
 OUTLINE_SIDE = 28
 CLOSE_SIDE = 64
 
-MAX_DISTANCE = 30
-"""Bits of 256. Copies that were only re-encoded, resized or recoloured differ by fewer, other pictures by more."""
-MAX_COLOUR_DISTANCE = 0.04
-MIN_ALIGNMENT = 0.58
-"""Of outlines: what is below is not looked at more closely. Of copies with up to a fifth cut off 98 % reach it."""
-SURE_ALIGNMENT, MIN_CLOSE_ALIGNMENT, MIN_SMOOTH_ALIGNMENT = 0.75, 0.6, 0.81
-"""Of fine detail: what reaches the first is the same picture; what reaches the second is so where what is smooth
-agrees to the third. Each pair found so among 4,400 published photographs shows one animal twice; others in one pose
-reach 0.59, and drawn moths of one outline on different grounds 0.64, but with what is smooth only 0.80. Copies with a
-twentieth to a fifth cut off reach at least 0.68, recoloured ones 0.99."""
+MIN_OUTLINE_AGREEMENT = 0.8
+"""What is below is not looked at more closely. Of copies with up to a fifth cut off 99 % reach 0.86."""
+MIN_AGREEMENT = 0.75
+"""Copies with up to a fifth cut off, or squeezed by an eighth, reach 0.8; other animals in one pose 0.72."""
+MIN_AGREEMENT_ALONE = 0.84
+"""Of small subjects, of which little detail is seen: those drawn in one pose reach 0.8."""
+MIN_ROUGH_AGREEMENT = 0.5
+"""What is below at the first few zooms is not tried at others."""
+SMALL_SUBJECT = 0.6
+"""Of a picture's side. A smaller subject is looked at alone, too: its outline alone would make two of them alike."""
 
-_CHUNK = 128  # pairs
-_MANY = 4096  # outlines
+_AROUND = 0.75  # of a small subject's side, from its middle
+_CHUNK = 512  # pairs
 
-Colours = npt.NDArray[np.float64]
+Agreements = npt.NDArray[np.float32]
 Look = Callable[[int], RGB]
 """Gives a picture's pixels by its index."""
 
@@ -54,22 +54,8 @@ def outline(luma: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(luma.resize((OUTLINE_SIDE, OUTLINE_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
-def difference_hashes(outlines: Outlines) -> npt.NDArray[np.uint64]:
-    """Return the signs of each outline's horizontal gradients, 16 by 16, as bits: (N, 4).
-
-    http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
-    """
-    down, across = averages(OUTLINE_SIDE, HASH_SIDE), averages(OUTLINE_SIDE, HASH_SIDE + 1)
-    words = [np.zeros((0, HASH_SIDE**2 // 64), dtype=np.uint64)]
-    for start in range(0, len(outlines), _MANY):
-        levels = down @ outlines[start : start + _MANY].astype(np.float32) @ across.T
-        rising = (levels[:, :, 1:] > levels[:, :, :-1]).reshape(len(levels), -1)
-        words.append(np.packbits(rising, axis=1).view(np.uint64))
-    return np.concatenate(words)
-
-
-def near_duplicates(colours: Colours, outlines: Outlines, look: Look, *, turned: bool = False) -> list[Alike]:
-    """Return the pictures that look alike, by mean colours (N, 3) in [0, 1], `outline` and `look`.
+def near_duplicates(outlines: Outlines, look: Look, *, turned: bool = False) -> list[Alike]:
+    """Return the pictures that look alike, by `outline` and `look`.
 
     With `turned`, mirror images and quarter turns count as well. A group is held together by its pairs: of three, the
     first and the last may differ more. Identical entries count as alike. Groups, and what is in them, are in the order
@@ -78,39 +64,49 @@ def near_duplicates(colours: Colours, outlines: Outlines, look: Look, *, turned:
     count = len(outlines)
     if count < 2:
         return []
+    space, groups = Space.of(outlines), list[Alike]()
+    pairs, agreements = np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32)
+    among = np.arange(count)
     with threadpool_limits(1, "blas"):  # for matrices this small, threads cost more than they save
-        pairs, turns = candidate_pairs(outlines, turned=turned)
-        same = _nearly_equal(pairs, difference_hashes(outlines), colours) & (turns == 0)
-        coarse = _agreement(pairs, turns, lambda index: outlines[index])
-        worth = (coarse >= MIN_ALIGNMENT) & ~same
-        close = _agreement(pairs[worth], turns[worth], lambda index: _luma(look(index)))
-        sure = close >= SURE_ALIGNMENT
-        open_ = np.flatnonzero((close >= MIN_CLOSE_ALIGNMENT) & ~sure)
-        smooth = _agreement(pairs[worth][open_], turns[worth][open_], lambda index: _luma(look(index)), sigma=SMOOTH)
-        sure[open_] = smooth >= MIN_SMOOTH_ALIGNMENT
-    joined = np.concatenate([pairs[same], pairs[worth][sure]])
-    return _groups(count, joined, np.concatenate([coarse[same], close[sure]]))
+        while len(among) > 1:
+            found, how_well = _alike_pairs(outlines, among, look, space, turned=turned)
+            pairs, agreements = np.concatenate([pairs, found]), np.concatenate([agreements, how_well])
+            groups = _groups(count, pairs, agreements)
+            # Each was only compared with its nearest: two groups of copies may still be of one picture.
+            among = np.array([group.members[0] for group in groups] if len(found) else [], dtype=np.int64)
+    return groups
 
 
-def _nearly_equal(pairs: Indices, words: npt.NDArray[np.uint64], colours: Colours) -> npt.NDArray[np.bool_]:
-    left, right = pairs.T
-    distance = np.bitwise_count(words[left] ^ words[right]).sum(axis=1, dtype=np.int64)
-    apart = np.abs(colours[left] - colours[right]).max(axis=1, initial=0.0)
-    near: npt.NDArray[np.bool_] = (distance <= MAX_DISTANCE) & (apart <= MAX_COLOUR_DISTANCE)
-    return near
+def _alike_pairs(
+    outlines: Outlines, among: Indices, look: Look, space: Space, *, turned: bool
+) -> tuple[Indices, Agreements]:
+    """Return pairs (P, 2) of pictures that look alike, each with the one nearest to it, and how well they agree."""
+    candidates, turns = candidate_pairs(outlines[among], space, turned=turned)
+    pairs, agreements = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
+    for start in range(0, len(candidates), _CHUNK):
+        some, ways = among[candidates[start : start + _CHUNK]], turns[start : start + _CHUNK]
+        left, right = _seen(some, ways, lambda index: outlines[index])
+        worth = agreement(left, right, MIN_ROUGH_AGREEMENT) >= MIN_OUTLINE_AGREEMENT
+        some, ways = some[worth], ways[worth]
+        if not len(some):
+            continue
+        left, right = _seen(some, ways, lambda index: _luma(look(index)))
+        found = agreement(left, right, MIN_ROUGH_AGREEMENT)
+        small = np.flatnonzero((found >= MIN_AGREEMENT) & (extent(left) < SMALL_SUBJECT))
+        if len(small):  # what is around it must not speak for it
+            alone = _seen(some[small], ways[small], lambda index: _subject(look(index)))
+            found[small] = agreement(*alone, MIN_ROUGH_AGREEMENT)
+            found[small[found[small] < MIN_AGREEMENT_ALONE]] = 0
+        same = found >= MIN_AGREEMENT
+        pairs.append(some[same])
+        agreements.append(found[same])
+    return np.concatenate(pairs), np.concatenate(agreements)
 
 
-def _agreement(
-    pairs: Indices, turns: Indices, view: Callable[[int], npt.NDArray[np.uint8]], sigma: float = FINE
-) -> npt.NDArray[np.float32]:
-    """Return how well one picture of each pair lies over the other, (P,)."""
-    found = [np.zeros(0, dtype=np.float32)]
-    for start in range(0, len(pairs), _CHUNK):
-        some, ways = pairs[start : start + _CHUNK], turns[start : start + _CHUNK]
-        left, right = (np.stack([view(index) for index in side]) for side in some.T.tolist())
-        right = np.concatenate([turn(one[None], by) for one, by in zip(right, ways, strict=True)])
-        found.append(alignment(left, right, sigma))
-    return np.concatenate(found)
+def _seen(pairs: Indices, turns: Indices, view: Callable[[int], npt.NDArray[np.uint8]]) -> tuple[Outlines, Outlines]:
+    """Return both pictures of each pair, the second one turned to lie as the first one does."""
+    left, right = (np.stack([view(index) for index in side]) for side in pairs.T.tolist())
+    return left, np.concatenate([turn(one[None], by) for one, by in zip(right, turns, strict=True)])
 
 
 def _luma(picture: RGB) -> npt.NDArray[np.uint8]:
@@ -118,23 +114,22 @@ def _luma(picture: RGB) -> npt.NDArray[np.uint8]:
     return np.asarray(luma.resize((CLOSE_SIDE, CLOSE_SIDE), Image.Resampling.BOX))
 
 
-def _groups(count: int, pairs: Indices, agreement: npt.NDArray[np.float32]) -> list[Alike]:
-    parent = list(range(count))
-    for left, right in pairs.tolist():
-        first, second = sorted((_root(parent, left), _root(parent, right)))
-        parent[second] = first
+def _subject(picture: RGB) -> npt.NDArray[np.uint8]:
+    """Return the luma of that part of a picture in which its detail lies."""
+    luma = Image.fromarray(picture).convert("L")
+    edges = frame(_luma(picture))
+    middle, reach = (edges[:2] + edges[2:]) / 2, _AROUND * (edges[2:] - edges[:2]).max()
+    box = np.concatenate([middle - reach, middle + reach]).clip(0, 1) * [*luma.size, *luma.size]
+    return np.asarray(luma.resize((CLOSE_SIDE, CLOSE_SIDE), Image.Resampling.BILINEAR, box=tuple(box)))
+
+
+def _groups(count: int, pairs: Indices, agreements: Agreements) -> list[Alike]:
+    edges = coo_array((np.ones(len(pairs), dtype=np.bool_), tuple(pairs.T)), shape=(count, count))
+    _, component = connected_components(edges, directed=False)
     members: dict[int, list[int]] = defaultdict(list)
-    for index in range(count):
-        members[_root(parent, index)].append(index)
+    for index in np.unique(pairs).tolist():
+        members[component[index]].append(index)
     least: dict[int, float] = defaultdict(lambda: 1.0)
-    for (left, _), value in zip(pairs.tolist(), agreement.tolist(), strict=True):
-        root = _root(parent, left)
-        least[root] = min(least[root], value)
-    return [Alike(group, round(least[root], 2)) for root, group in members.items() if len(group) > 1]
-
-
-def _root(parent: list[int], index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = parent[index]
-    return index
+    for index, value in zip(pairs[:, 0].tolist(), agreements.tolist(), strict=True):
+        least[component[index]] = min(least[component[index]], value)
+    return [Alike(group, round(least[number], 2)) for number, group in members.items()]

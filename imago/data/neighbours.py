@@ -9,6 +9,7 @@ n log n whatever the pictures are.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,17 +45,37 @@ def turn(pictures: Outlines, by: int) -> Outlines:
     return np.rot90(pictures[:, :, ::-1] if by >= QUARTERS else pictures, by, axes=(1, 2))
 
 
-def candidate_pairs(outlines: Outlines, *, turned: bool = False) -> tuple[Indices, Indices]:
+@dataclass(frozen=True)
+class Space:
+    """In which outlines are near each other: `axes` (C, D) and `mean` (C,) of their cells."""
+
+    axes: Floats
+    mean: Floats
+    few: bool
+
+    @classmethod
+    def of(cls, outlines: Outlines) -> "Space":
+        """Learn what all outlines share. Few pictures say little of what is common to all: whitened less."""
+        count, whole = len(outlines), _windows()[0]
+        mean = sum(cells.sum(axis=0, dtype=np.float64) for cells in _cells(outlines, whole)) / count
+        covariance = sum((cells - mean).T @ (cells - mean) for cells in _cells(outlines, whole)) / count
+        variances, directions = np.linalg.eigh(covariance)
+        variances, directions = variances[::-1][:_DIMENSIONS], directions[:, ::-1][:, :_DIMENSIONS]
+        shrinkage = variances.mean() * (1 + len(covariance) / count) + 1e-6
+        axes = directions / np.sqrt(np.maximum(variances, 0) + shrinkage)
+        return cls(axes.astype(np.float32), np.asarray(mean, dtype=np.float32), count <= _FEW)
+
+
+def candidate_pairs(outlines: Outlines, space: Space, *, turned: bool = False) -> tuple[Indices, Indices]:
     """Return the pairs (P, 2) worth a look, each picture with its nearest, and how the second one is turned (P,).
 
     The smaller index stands first, and the pairs are sorted. Without `turned`, all pictures count as upright.
     """
     count = len(outlines)
-    axes, mean = _whitening(outlines)
     views = [(0, window) for window in _windows()] + [(by, _windows()[0]) for by in range(1, TURNS if turned else 1)]
-    vectors = np.empty((len(views) * count, axes.shape[1]), dtype=np.float16)
+    vectors = np.empty((len(views) * count, space.axes.shape[1]), dtype=np.float16)
     for (by, window), part in zip(views, np.split(vectors, len(views)), strict=True):
-        _fill(part, turn(outlines, by), window, axes, mean)
+        _fill(part, turn(outlines, by), window, space)
     turns = np.array([by for by, _ in views])  # of each view, of which there are `count`, one after the other
     nearest, how, cosines = np.zeros(count, np.int64), np.zeros(count, np.int64), np.full(count, -np.inf, np.float32)
     for members in _side_by_side(vectors):
@@ -66,7 +87,7 @@ def candidate_pairs(outlines: Outlines, *, turned: bool = False) -> tuple[Indice
         cosines[rows], nearest[rows] = cosine[by_cosine], other % count
         ours, theirs = turns[place // count], turns[other // count]
         how[rows] = np.where(ours == 0, theirs, _inverse(ours))
-    near = np.flatnonzero(cosines >= (MIN_COSINE if count > _FEW else -1.0))
+    near = np.flatnonzero(cosines >= (-1.0 if space.few else MIN_COSINE))
     first = near < nearest[near]
     pairs = np.sort(np.stack([near, nearest[near]], axis=1), axis=1)
     unique, at = np.unique(pairs, axis=0, return_index=True)
@@ -83,23 +104,11 @@ def _windows() -> list[tuple[float, float]]:
     return [(-1.0, -1.0), (0, 0), (0, rest), (rest, 0), (rest, rest), (rest / 2, rest / 2)]
 
 
-def _whitening(outlines: Outlines) -> tuple[Floats, Floats]:
-    """Return the axes (C, D) and the mean (C,). Few pictures say little of what is common to all: whitened less."""
-    count, whole = len(outlines), _windows()[0]
-    mean = sum(cells.sum(axis=0, dtype=np.float64) for cells in _cells(outlines, whole)) / count
-    covariance = sum((cells - mean).T @ (cells - mean) for cells in _cells(outlines, whole)) / count
-    variances, directions = np.linalg.eigh(covariance)
-    variances, directions = variances[::-1][:_DIMENSIONS], directions[:, ::-1][:, :_DIMENSIONS]
-    shrinkage = variances.mean() * (1 + len(covariance) / count) + 1e-6
-    axes = directions / np.sqrt(np.maximum(variances, 0) + shrinkage)
-    return axes.astype(np.float32), np.asarray(mean, dtype=np.float32)
-
-
-def _fill(vectors: Halves, outlines: Outlines, window: tuple[float, float], axes: Floats, mean: Floats) -> None:
+def _fill(vectors: Halves, outlines: Outlines, window: tuple[float, float], space: Space) -> None:
     """Put the unit vectors (N, D) of one view where they belong."""
     start = 0
     for cells in _cells(outlines, window):
-        white = (cells - mean) @ axes
+        white = (cells - space.mean) @ space.axes
         white /= np.linalg.norm(white, axis=1, keepdims=True) + 1e-9
         vectors[start : start + len(white)] = white
         start += len(white)
@@ -108,7 +117,7 @@ def _fill(vectors: Halves, outlines: Outlines, window: tuple[float, float], axes
 def _cells(outlines: Outlines, window: tuple[float, float]) -> Iterator[Floats]:
     """Give the means of a view's cells, of mean 0 and deviation 1: light and contrast do not count."""
     side = outlines.shape[1]
-    down, across = (averages(side, _CELLS, *_span(start)) for start in window)
+    down, across = (_averages(side, _CELLS, *_span(start)) for start in window)
     for start in range(0, len(outlines), _CHUNK):
         some = outlines[start : start + _CHUNK].astype(np.float32)
         cells: Any = (down @ some @ across.T).reshape(len(some), -1)
@@ -120,7 +129,7 @@ def _span(start: float) -> tuple[float, float]:
     return (0.0, 1.0) if start < 0 else (start, start + _PART)
 
 
-def averages(side: int, cells: int, first: float = 0.0, last: float = 1.0) -> Floats:
+def _averages(side: int, cells: int, first: float = 0.0, last: float = 1.0) -> Floats:
     """Return what averages a line of pixels into cells (C, S), from one part of the side to another."""
     edges = np.linspace(first * side, last * side, cells + 1)
     pixels = np.arange(side)

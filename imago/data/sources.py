@@ -220,7 +220,12 @@ def _with_splits(rows: list[Row], config: DataConfig, seed: int) -> tuple[list[R
     divided = [index for index, row in enumerate(rows) if row.split in {None, "train"}]
     splits = assign_splits(
         [rows[index].label for index in divided],
-        look_alike_groups(len(divided), lambda place: rows[divided[place]].read(), max_pixels=config.max_pixels),
+        look_alike_groups(
+            len(divided),
+            lambda place: rows[divided[place]].read(),
+            max_pixels=config.max_pixels,
+            turned=config.turned_copies,
+        ),
         val_fraction=config.val_fraction if "val" in missing else 0.0,
         test_fraction=config.test_fraction if "test" in missing else 0.0,
         seed=seed,

@@ -41,23 +41,24 @@ def assign_splits(
     return splits
 
 
-def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: int = MAX_PIXELS) -> list[str]:
+def look_alike_groups(
+    count: int, read: Callable[[int], bytes], *, max_pixels: int = MAX_PIXELS, turned: bool = False
+) -> list[str]:
     """Name for each of `count` pictures the group of its copies and near-duplicates.
 
     A group is named by the smallest sha256 in it, so its name does not depend on the order of the pictures. What cannot
-    be decoded is alike only to its exact copies.
+    be decoded is alike only to its exact copies. With `turned`, mirror images and quarter turns are copies as well.
     """
 
-    def look(index: int) -> tuple[str, tuple[tuple[float, ...], Outlines] | None]:
+    def look(index: int) -> tuple[str, Outlines | None]:
         data = read(index)
         # A picture that is missing is no copy of another missing one.
         digest = hashlib.sha256(data or f"missing {index}".encode()).hexdigest()
         try:
-            image = shrunk(decode(data, max_pixels=max_pixels))
+            picture = shrunk(decode(data, max_pixels=max_pixels))
         except UnreadablePicture:
             return digest, None
-        mean = np.asarray(image.resize((1, 1), Image.Resampling.BOX), dtype=np.float64)[0, 0]
-        return digest, (tuple(mean / 255), outline(image.convert("L")))
+        return digest, outline(Image.fromarray(picture).convert("L"))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(look, range(count)))
@@ -65,14 +66,13 @@ def look_alike_groups(count: int, read: Callable[[int], bytes], *, max_pixels: i
     first = {digest: index for index, digest in reversed(list(enumerate(names)))}
     seen = {index: found for index in sorted(first.values()) if (found := looks[index][1]) is not None}
     readable = list(seen)
-    colours = np.array([colour for colour, _ in seen.values()], dtype=np.float64).reshape(-1, 3)
-    outlines = np.array([outlined for _, outlined in seen.values()], dtype=np.uint8)
+    outlines = np.array(list(seen.values()), dtype=np.uint8)
 
     def pixels(position: int) -> RGB:
         return decode(read(readable[position]), max_pixels=max_pixels)
 
     group_of: dict[str, str] = {}
-    for alike in near_duplicates(colours, outlines, pixels):
+    for alike in near_duplicates(outlines, pixels, turned=turned):
         members = [names[readable[position]] for position in alike.members]
         group_of |= dict.fromkeys(members, min(members))
     return [group_of.get(name, name) for name in names]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from imago.data.dataset import ImageDataset
 from imago.data.features import FEATURES, features_of, shrunk
@@ -114,13 +115,13 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[dict[
     except UnreadablePicture as error:
         return row | {"error": error.code, "error_message": str(error)}, None
     height, width = picture.shape[:2]
-    image = shrunk(picture)
-    luma = image.convert("L")
+    picture = shrunk(picture)
+    luma = Image.fromarray(picture).convert("L")
     measured = {
         "width": width,
         "height": height,
         "aspect": width / height,
-        **features_of(image, luma),
+        **features_of(picture, luma),
     }
     return row | measured, outline(luma)
 

@@ -116,30 +116,32 @@ def validate(
 
 
 def _quarantined(checks: list[CheckResult], table: PictureTable) -> dict[str, str]:
-    leaving = {name for check in checks for name in check.quarantined}
-    rows = {row["id"]: row for row in table.frame[table.frame["id"].isin(leaving)].to_dict("records")}
+    names = {name for check in checks for name in [*check.quarantined, *check.copy_of.values()]}
+    rows = {row["id"]: row for row in table.frame[table.frame["id"].isin(names)].to_dict("records")}
     reasons: dict[str, str] = {}
     for check in checks:
+        agreements = {
+            name: value for group, value in zip(check.groups, check.agreements, strict=True) for name in group
+        }
         for name in check.quarantined:
-            reasons.setdefault(name, f"{check.id}: {_why(check, name, rows[name])}")
+            copied = rows.get(check.copy_of.get(name, ""))
+            why = _why(check, rows[name]) if copied is None else _copied(rows[name], copied, agreements[name])
+            reasons.setdefault(name, f"{check.id}: {why}")
     return dict(sorted(reasons.items()))
 
 
-def _why(check: CheckResult, name: str, row: Mapping[Hashable, Any]) -> str:
+def _copied(row: Mapping[Hashable, Any], other: Mapping[Hashable, Any], agreement: float) -> str:
+    named = f", there called '{other['label']}'" if other["label"] != row["label"] else ""
+    nearly = f", nearly (they agree to {agreement:.2f} of 1)" if agreement < 1 else ""
+    return f"it is '{other['id']}' again{named}{nearly}"
+
+
+def _why(check: CheckResult, row: Mapping[Hashable, Any]) -> str:
     if row["error"] is not None:
         return str(row["error_message"])
-    for group in check.groups:
-        if name in group:
-            other = next(copy for copy in group if copy != name)
-            return f"it is '{other}' again{_nearly(check, group)}"
     if check.classes:
         return f"it is of class '{row['label']}'"
     return f"{row['width']}×{row['height']} pixels, brightness {row['brightness']:.2f}"
-
-
-def _nearly(check: CheckResult, group: list[str]) -> str:
-    agreement = check.agreements[check.groups.index(group)]
-    return f", nearly (they agree to {agreement:.2f} of 1)" if agreement < 1 else ""
 
 
 def _reasons(checks: list[CheckResult], accepted: ImageDataset, expectations: dict[str, Any]) -> list[str]:

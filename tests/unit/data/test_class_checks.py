@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imago.config import DataConfig
+from imago.config import ChecksConfig, DataConfig
 from imago.data.class_checks import version_shift
 from imago.data.dataset import ImageDataset
 from imago.data.statistics import compute_statistics
@@ -58,7 +58,7 @@ def test_how_few_are_too_few_is_configured() -> None:
 
 
 def test_small_classes_can_be_left_out_instead() -> None:
-    config = DataConfig(checks={"class_too_small": "quarantine"})
+    config = DataConfig(checks=ChecksConfig(class_too_small="quarantine"))
     result = checked(flock(*of("atlas", "train", 2), *of("atlas", "test", 1, start=50)), config)["class_too_small"]
     assert result.quarantined == ["test/atlas/0.jpg", "train/atlas/0.jpg", "train/atlas/1.jpg"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imago.config import DataConfig
+from imago.config import ChecksConfig, DataConfig
 from imago.data.transforms import decode
 from tests.unit.data.flock import bytes_of, checked, flock
 from tests.unit.data.pictures import encode
@@ -108,6 +108,6 @@ def test_exact_copies_are_not_nearly_the_same() -> None:
 
 
 def test_a_near_copy_under_another_name_can_be_made_to_leave() -> None:
-    config = DataConfig(checks={"near_label_conflict": "quarantine"})
+    config = DataConfig(checks=ChecksConfig(near_label_conflict="quarantine"))
     result = checked(flock(("train/luna/copy.jpg", again("train/io/3.jpg"), "luna", "train")), config)
     assert result["near_label_conflict"].quarantined == ["train/io/3.jpg", "train/luna/copy.jpg"]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imago.config import DataConfig, SyntheticConfig
-from imago.data.checks import DEFAULT_SEVERITY
+from imago.config import ChecksConfig, DataConfig, SyntheticConfig
 from imago.data.sources import load_dataset
 from imago.data.statistics import compute_statistics
 from imago.data.synthetic import synthetic_dataset, write_folder
@@ -47,7 +46,7 @@ def test_clean_pictures_are_accepted_without_a_word(moths: Path) -> None:
 def test_all_that_is_planted_is_found_and_nothing_else(moths: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(moths, tmp_path / "moths"))
     planted = plant(copy)
-    assert set(planted) == set(DEFAULT_SEVERITY) - OTHERS
+    assert set(planted) == set(ChecksConfig.model_fields) - OTHERS
     result = check(copy)
     assert result.verdict == "refused"
     assert found(result) == planted
@@ -73,5 +72,5 @@ def test_all_that_is_planted_among_photographs_is_found_and_nothing_else(tmp_pat
     before = found(check(copy))
     planted = plant(copy)
     after = found(check(copy))
-    for name in DEFAULT_SEVERITY:
+    for name in ChecksConfig.model_fields:
         assert after.get(name, set()) - before.get(name, set()) == planted.get(name, set()), name

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imago.config import DataConfig
+from imago.config import ChecksConfig, DataConfig
 from imago.data.dataset import ImageDataset
 from imago.data.statistics import compute_statistics
 from imago.data.validation import ValidationResult, validate
@@ -96,14 +96,14 @@ def test_nothing_left_refuses_the_data() -> None:
 
 
 def test_a_check_made_to_refuse_does() -> None:
-    config = DataConfig(checks={"undecodable": "refuse"})
+    config = DataConfig(checks=ChecksConfig(undecodable="refuse"))
     result = verdict(flock(TROUBLE[0]), config)
     assert result.verdict == "refused"
     assert result.reasons[0].startswith("1 picture cannot be decoded")
 
 
 def test_what_cannot_be_decoded_never_passes_for_accepted() -> None:
-    result = verdict(flock(TROUBLE[0]), DataConfig(checks={"undecodable": "off"}))
+    result = verdict(flock(TROUBLE[0]), DataConfig(checks=ChecksConfig(undecodable="off")))
     assert result.verdict == "refused"
     assert result.reasons[0].startswith("error: values to be null")
 
