@@ -97,13 +97,16 @@ def check(
                 docs = write_data_docs(table.without(result.quarantined), settings.data, docs)
         except DataRefused as refusal:
             result, report = ValidationResult.of_nothing(str(refusal)), None
+    outcome = result.to_json()
     if as_json:
-        click.echo(json.dumps({**result.to_json(), "report": report, "docs": str(docs) if docs else None}))
+        click.echo(json.dumps({**outcome, "report": report, "docs": str(docs) if docs else None}))
     else:
         click.echo(f"{'✓ Accepted' if result.verdict == 'accepted' else '✗ Refused'}. {result.origin}")
         click.echo(f"{result.found:,} found, {result.accepted:,} accepted, {len(result.quarantined):,} in quarantine")
         for found in (found for found in result.checks if found.count):
             click.echo(f"  {found.severity:<10} {found.id}: {found.sentence}")
+        for sentence in outcome["expectations"]["warning"]:
+            click.echo(f"  {'warn':<10} expectation: {sentence}.")
         if report:
             click.echo(f"report: {report}")
         if docs:
@@ -159,8 +162,10 @@ def export(
     from cli.logs import stdout_to_stderr
     from imago.data.card import dataset_card
     from imago.data.export import export as write
+    from imago.data.export import refuse_overlap
 
     with stdout_to_stderr():
+        refuse_overlap(target, source)
         settings, dataset = _load(config, overrides, source)
         _, result = _validate(dataset, settings)
         result.raise_if_refused()
@@ -195,7 +200,7 @@ def _validate(dataset: Any, settings: Any) -> Any:
     from imago.data.validation import validate
 
     table = compute_statistics(dataset, max_pixels=settings.data.max_pixels)
-    return table, validate(dataset, table, settings.data, last_accepted(settings.data.source))
+    return table, validate(dataset, table, settings.data, last_accepted(settings.data))
 
 
 def _range(values: Any) -> dict[str, int]:

@@ -82,6 +82,7 @@ class DataConfig(Section):
     limit_per_class: int | None = Field(default=None, ge=1)  # pictures a class and split; None: all
     min_per_class: int = Field(default=5, ge=1)  # accepted training pictures; fewer refuse the data
     max_pixels: int = Field(default=50_000_000, ge=1, le=50_000_000)  # of a picture; a larger one is never decoded
+    max_quarantined: Fraction = 0.5  # of the pictures; more refuse the data
     min_side: int = Field(default=16, ge=1)  # of a picture, in pixels
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # split off where the source has no such split
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1  # likewise

@@ -36,7 +36,8 @@ class DeploymentFailed(ImagoError):  # noqa: N818
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return ` Did you mean 'a' or 'b'?` for the nearest of the known names, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    spelt = {one.casefold(): one for one in known}
+    close = [spelt[one] for one in difflib.get_close_matches(name.casefold(), spelt, n=count, cutoff=0.5)]
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(match) for match in close)}?"

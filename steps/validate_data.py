@@ -22,11 +22,11 @@ def validate_data(
     dataset: ImageDataset, statistics: PictureTable, data: DataConfig
 ) -> Annotated[ValidationResult, "validation"]:
     """Run every check and the Great Expectations suite; a refusal is kept as an artifact before it stops the run."""
-    result = validate(dataset, statistics, data, last_accepted(data.source))
+    result = validate(dataset, statistics, data, last_accepted(data))
     log_metadata({"verdict": result.verdict, "quarantined": len(result.quarantined)})
     if result.verdict == "refused":
         home.write_report("data.html", result.page)
         save_artifact(result, name="refused_validation", materializer=ValidationResultMaterializer)
     result.raise_if_refused()
-    remember(data.source, statistics.without(result.quarantined))
+    remember(data, statistics.without(result.quarantined))
     return result

@@ -7,13 +7,14 @@ from uuid import uuid4
 import pandas as pd
 import pyarrow as pa
 
+from imago.config import DataConfig
 from imago.data.statistics import PictureTable, as_columns
 from imago.home import home
 
 
-def remember(source: str | None, table: PictureTable) -> None:
+def remember(config: DataConfig, table: PictureTable) -> None:
     """Keep the table of the accepted pictures of a source, in place of the one before."""
-    path = _path(source)
+    path = _path(config)
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
@@ -23,14 +24,19 @@ def remember(source: str | None, table: PictureTable) -> None:
         partial.unlink(missing_ok=True)
 
 
-def last_accepted(source: str | None) -> PictureTable | None:
-    """Return the table that was kept, without outlines, or None where there is none that can be read today."""
+def last_accepted(config: DataConfig) -> PictureTable | None:
+    """Return the table that was kept of this source and this part of it, without outlines.
+
+    None where there is none that can be read today.
+    """
     try:
-        return PictureTable(as_columns(pd.read_parquet(_path(source))))
+        return PictureTable(as_columns(pd.read_parquet(_path(config))))
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return None
 
 
-def _path(source: str | None) -> Path:
+def _path(config: DataConfig) -> Path:
+    source = config.source
     place = str(Path(source).absolute()) if source and Path(source).exists() else str(source)
-    return home() / "accepted" / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.parquet"
+    part = (place, config.classes, config.subset, config.limit_per_class)
+    return home() / "accepted" / f"{hashlib.sha256(repr(part).encode()).hexdigest()[:16]}.parquet"

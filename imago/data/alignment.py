@@ -82,6 +82,17 @@ def refine(whole: Luma, part: Luma, rough: Fit) -> Fit:
     return best
 
 
+def aside(luma: Luma) -> Floats:
+    """Return how well pictures (P, S, S) agree with themselves one pixel aside, (P,): the better, the smoother."""
+    detail = _detail(luma)
+    detail -= detail.mean(axis=(1, 2), keepdims=True)
+    shifted = [
+        (detail[:, 1:] * detail[:, :-1]).sum(axis=(1, 2)),
+        (detail[:, :, 1:] * detail[:, :, :-1]).sum(axis=(1, 2)),
+    ]
+    return np.asarray(sum(shifted) / (2 * np.square(detail).sum(axis=(1, 2)) + 1e-6), dtype=np.float32)
+
+
 def frame(luma: Luma) -> npt.NDArray[np.float64]:
     """Return the left, upper, right, lower edge of where the detail of pictures (..., S, S) lies, in [0, 1]: (..., 4).
 

@@ -1,5 +1,6 @@
 """Defects of classes and of splits, judged by the pictures that are not quarantined."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ IMBALANCE = 10
 SHIFT_DISTANCE = 0.35
 SHIFT_P_VALUE = 1e-4
 SHIFT_PICTURES = 20
+_SEPARATORS = re.compile(r"(?<!\d)(?<!^)[\s_.,;:'’`´/()\[\]\"-]+|(?<=\d)[\s_.,;:'’`´/()\[\]\"-]+(?!\d)")
 MEASURES = (*FEATURES, "width", "height", "aspect")
 
 
@@ -141,4 +143,5 @@ def _classes(names: Iterable[str]) -> str:
 
 
 def _letters(name: str) -> str:
-    return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
+    """Return a name without what only separates its words; a sign or a point of a number is part of it."""
+    return _SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold().strip())

@@ -23,6 +23,7 @@ class ExpectationConfig(BaseModel):
     type: str
     kwargs: dict[str, Any] = {}
     severity: Literal["critical", "warning", "info"] = "critical"
+    meta: dict[str, Any] = {}  # notes, as Great Expectations keeps them
 
 
 def expect(table: PictureTable, config: DataConfig, suite: Path = SUITE) -> dict[str, Any]:
@@ -32,9 +33,13 @@ def expect(table: PictureTable, config: DataConfig, suite: Path = SUITE) -> dict
     Raises ConfigError where the suite cannot be used.
     """
     _, definition = _definition(suite)
-    result = definition.run(
-        **_run(table, config), result_format={"result_format": "SUMMARY", "partial_unexpected_count": 5}
-    )
+    from great_expectations.exceptions import GreatExpectationsError
+
+    summary = {"result_format": "SUMMARY", "partial_unexpected_count": 5}
+    try:
+        result = definition.run(**_run(table, config), result_format=summary)
+    except GreatExpectationsError as error:
+        raise ConfigError(f"The expectations in {suite} cannot be used: {' '.join(str(error).split())}") from error
     answer: dict[str, Any] = result.to_json_dict()
     for row in answer["results"]:
         if not row["success"] and not row.get("result"):
@@ -46,8 +51,11 @@ def expect(table: PictureTable, config: DataConfig, suite: Path = SUITE) -> dict
 def write_data_docs(table: PictureTable, config: DataConfig, folder: Path, suite: Path = SUITE) -> Path:
     """Run the suite over the table and build Great Expectations' own pages; return the first of them.
 
-    Their styles come from the internet. Raises ConfigError where the suite cannot be used.
+    Their styles come from the internet. Raises ConfigError where the suite cannot be used, or the folder holds
+    anything but such pages.
     """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "expectations").is_dir():
+        raise ConfigError(f"{folder} holds something else: name another folder for the pages, or empty this one.")
     context, definition = _definition(suite)
     import great_expectations as gx
 
@@ -140,7 +148,7 @@ def _expectation(config: ExpectationConfig, suite: Path) -> Any:
             f"Unknown expectation '{config.type}' in {suite}.{did_you_mean(config.type, known)}"
         ) from error
     try:
-        return build(**config.kwargs, severity=config.severity)
+        return build(**config.kwargs, severity=config.severity, meta=config.meta or None)
     except (TypeError, ValueError) as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"Expectation '{config.type}' in {suite} cannot be used: {told}") from error

@@ -11,11 +11,25 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 
 from imago.data.dataset import SCHEMA, ImageDataset
+from imago.data.listing import is_picture
+from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, ImagoError
 
 Format = Literal["folders", "parquet"]
 MARKER = ".imago-export.json"
 PARQUET, CARD = "pictures.parquet", "DATASET_CARD.md"
+
+
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+def refuse_overlap(target: Path, source: str | None) -> None:
+    """Raise ConfigError where what is exported would lie in its own source, or around it."""
+    if source is None or not Path(source).exists():
+        return
+    one, other = target.resolve(), Path(source).resolve()
+    if one == other or one.is_relative_to(other) or other.is_relative_to(one):
+        raise ConfigError(f"{target} is, holds or lies in the source {source}, which stays as it is: name another.")
 
 
 def export(dataset: ImageDataset, target: Path, layout: Format = "folders", *, card: str | None = None) -> None:
@@ -81,6 +95,13 @@ def _listing(folder: Path) -> str:
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _suffix(data: bytes) -> str:
+    try:
+        return SUFFIXES[str(open_picture(data).format)]
+    except UnreadablePicture:
+        return ".jpg"
+
+
 _NOTHING = hashlib.sha256(b"[]").hexdigest()
 
 
@@ -93,6 +114,8 @@ def _paths(dataset: ImageDataset) -> Iterator[tuple[int, PurePosixPath]]:
             raise ConfigError(f"The class {label!r} cannot name a folder: rename it, or export with --format parquet.")
         name = PurePosixPath(identity.replace("\\", "/")).name.lstrip(".")
         stem, suffix = PurePosixPath(name).stem or digest[:8], PurePosixPath(name).suffix
+        if not is_picture(name):
+            stem, suffix = name or digest[:8], _suffix(dataset.image(index))
         candidates = (f"{stem}{suffix}", f"{stem}-{digest[:8]}{suffix}", f"{stem}-{digest[:8]}-{index}{suffix}")
         path = next(p for p in (PurePosixPath(split, label, c) for c in candidates) if str(p).casefold() not in taken)
         taken.add(str(path).casefold())

@@ -18,7 +18,7 @@ class File:
     name: str
     path: str
     size: int
-    modified: int  # nanoseconds
+    changed: tuple[int, int]  # when its bytes were, and when anything about it was, in nanoseconds
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def walk(root: Path) -> Walk:
                 open_folders.append((entry.path, f"{name}/", above | {os.path.realpath(entry.path)}))
             elif entry.is_file():
                 status = entry.stat()
-                files.append(File(name, entry.path, status.st_size, status.st_mtime_ns))
+                files.append(File(name, entry.path, status.st_size, (status.st_mtime_ns, status.st_ctime_ns)))
     return Walk(sorted(files, key=lambda file: file.name), refused)
 
 
@@ -75,6 +75,7 @@ def list_folder(root: Path, shown: str) -> Listing:
         raise DataRefused(
             f"There are no pictures in {shown} ({len(found.files)} other files): "
             "it should hold a folder for each class, or train/, val/ and test/ with such folders in them."
+            + (" A Parquet file that holds pictures is named itself." if _parquet(found) else "")
         )
     depth = _wrapper_depth(pictures)
     splits = _split_folders(pictures, depth, shown)
@@ -88,10 +89,17 @@ def list_folder(root: Path, shown: str) -> Listing:
     if not rows:
         raise _without_labels(shown, len(pictures))
     others = [file.name for file in found.files if not is_picture(file.name)]
+    tables = [name for name in others if "/" not in name and name.lower().endswith((".csv", ".tsv", ".parquet"))]
+    if tables and len({row.label for row in rows}) == 1:
+        origin += f" If {readable_name(tables[0])} says the labels, name that file."
     origin += ignored(others, "files that are no pictures") + ignored(loose, "pictures outside the class folders")
     if found.refused_links:
         origin += f" Did not follow {found.refused_links} links that loop, lead nowhere or leave the folder."
     return Listing(rows, origin)
+
+
+def _parquet(found: Walk) -> bool:
+    return any(file.name.lower().endswith(".parquet") for file in found.files)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -103,10 +111,18 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _wrapper_depth(pictures: Sequence[File]) -> int:
-    """Return 1 where everything lies in one folder that holds train/ with class folders, as unpacked archives do."""
-    tops = {file.parts[0] for file in pictures}
-    wrapped = len(tops) == 1 and any(len(file.parts) > 3 and split_named(file.parts[1]) == "train" for file in pictures)
-    return 1 if wrapped else 0
+    """Return in how many folders all lies that holds class or split folders, as in unpacked archives.
+
+    Pictures beside such a folder, as of a cover, do not count.
+    """
+    depth = 0
+    while True:
+        deeper = [file.parts for file in pictures if len(file.parts) > depth + 1]
+        tops = {parts[depth] for parts in deeper}
+        holds_folders = all(len(parts) > depth + 2 for parts in deeper)
+        if len(tops) != 1 or not holds_folders or split_named(next(iter(tops))):
+            return depth
+        depth += 1
 
 
 def _split_folders(pictures: Sequence[File], depth: int, shown: str) -> dict[str, Split]:
@@ -114,6 +130,12 @@ def _split_folders(pictures: Sequence[File], depth: int, shown: str) -> dict[str
     holding_classes = sorted({file.parts[depth] for file in pictures if len(file.parts) > depth + 2})
     splits = {name: split for name in holding_classes if (split := split_named(name)) is not None}
     tops = {file.parts[depth] for file in pictures if len(file.parts) > depth + 1}
+    inner = {file.parts[depth + 1] for file in pictures if len(file.parts) > depth + 2}
+    if inner and not splits and all(split_named(name) for name in inner):
+        raise DataRefused(
+            f"{shown} has {', '.join(sorted(inner))} inside its class folders: put the splits above the classes, or "
+            "name a manifest with the columns path, label and split."
+        )
     if "train" not in splits.values():
         if not all(split_named(name) for name in tops):
             return {}

@@ -1,5 +1,6 @@
 """Pictures of a Hugging Face data set: one saved to disk, or one of the hub by its name."""
 
+import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,29 +19,36 @@ def is_saved(folder: Path) -> bool:
     return whole or (folder / "dataset_dict.json").is_file()
 
 
-def list_saved(folder: Path, shown: str) -> Listing:
-    """List the pictures of a data set that `save_to_disk` wrote. Raises ConfigError where it cannot be read."""
+def list_saved(folder: Path, shown: str, *, fetched: bool = False) -> Listing:
+    """List the pictures of a data set that `save_to_disk` wrote. Raises ConfigError where it cannot be read.
+
+    Of one that was `fetched` from elsewhere no file is read that lies outside its folder.
+    """
     import datasets
 
     try:
         data = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"The saved data set {shown} cannot be read: {' '.join(str(error).split())}") from error
-    return _list(data, shown, "a saved Hugging Face data set")
+    return _list(data, shown, "a saved Hugging Face data set", folder if fetched else None)
 
 
 def list_parquet(file: Path, shown: str) -> Listing:
     """List the pictures in a Parquet file that holds them, by its columns `image`, `label`, and perhaps `id` and
-    `split`: as `data export` writes it, or a hub. Raises ConfigError where it cannot be read."""
+    `split`: as `data export` writes it, or a hub. Raises ConfigError where it cannot be read.
+
+    No file is read that lies outside its folder.
+    """
     import datasets
 
     try:
         data = datasets.Dataset.from_parquet(str(file), cache_dir=str(home() / "sources" / "parquet"))
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(f"The Parquet file {shown} cannot be read: {' '.join(str(error).split())}") from error
-    if data.features.get("image") in (datasets.Value("binary"), datasets.Value("large_binary")):
-        data = data.cast_column("image", datasets.Image(decode=False))
-    return _list(data, shown, "a Parquet file of pictures")
+    for name, feature in data.features.items():
+        if name.casefold() == "image" and feature in (datasets.Value("binary"), datasets.Value("large_binary")):
+            data = data.cast_column(name, datasets.Image(decode=False))
+    return _list(data, shown, "a Parquet file of pictures", file.parent)
 
 
 def list_named(name: str) -> Listing:
@@ -57,16 +65,17 @@ def list_named(name: str) -> Listing:
             f"'{name}' is no folder here, and the Hugging Face data set '{name}' cannot be loaded ({reason}): check "
             "its name and the network, or save it with `save_to_disk` elsewhere and give its folder."
         ) from error
-    return _list(data, f"hf:{name}", "a Hugging Face data set")
+    return _list(data, f"hf:{name}", "a Hugging Face data set", Path(datasets.config.HF_CACHE_HOME))
 
 
-def _list(data: Any, shown: str, kind: str) -> Listing:
+def _list(data: Any, shown: str, kind: str, root: Path | None) -> Listing:
     import datasets
 
     parts: dict[str, Any] = dict(data) if isinstance(data, datasets.DatasetDict) else {"": data}
     splits = {part: split_named(part) for part in parts}
     if len(parts) == 1:
-        splits = {part: split if split == "train" else None for part, split in splits.items()}
+        named = any("split" in rows.features for rows in parts.values())  # which says more than the part's name
+        splits = {part: split if split == "train" and not named else None for part, split in splits.items()}
         used = parts
     else:
         used = {part: rows for part, rows in parts.items() if splits[part] is not None}
@@ -74,15 +83,20 @@ def _list(data: Any, shown: str, kind: str) -> Listing:
         raise DataRefused(f"{shown} has the splits {', '.join(parts)}, and none of them is train.")
     if len({splits[part] for part in used}) < len(used):
         raise ConfigError(f"{shown} has two splits of one kind among {', '.join(used)}: keep one of them.")
-    rows = [row for part, some in used.items() for row in _rows(some, part, splits[part], shown)]
+    ids = _ids(used)
+    rows = [row for part, some in used.items() for row in _rows(some, part, splits[part], ids.get(part), shown, root)]
     if not rows:
         raise DataRefused(f"There are no labelled pictures in {shown}.")
-    origin = f"{shown} was read as {kind} with the splits {', '.join(used)}." if any(used) else f"{shown} is {kind}."
+    unlabelled = sum(len(some) for some in used.values()) - len(rows)
+    by_column = "split column" if splits == dict.fromkeys(used) and rows[0].split else ""
+    with_splits = by_column or (f"splits {', '.join(used)}" if any(used) else "")
+    origin = f"{shown} was read as {kind}" + (f", with its {with_splits}." if with_splits else ", without splits.")
     left_out = [part for part in parts if part not in used]
-    return Listing(rows, origin + (f" Ignored its splits {', '.join(left_out)}." if left_out else ""))
+    origin += f" Ignored its splits {', '.join(left_out)}." if left_out else ""
+    return Listing(rows, origin + (f" Left out {unlabelled:,} without a label." if unlabelled else ""))
 
 
-def _rows(data: Any, part: str, split: Split | None, shown: str) -> list[Row]:
+def _rows(data: Any, part: str, split: Split | None, ids: list[str] | None, shown: str, root: Path | None) -> list[Row]:
     import datasets
 
     image, label = _columns(data, shown)
@@ -90,7 +104,7 @@ def _rows(data: Any, part: str, split: Split | None, shown: str) -> list[Row]:
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None
     pictures = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     extensions = [PurePosixPath(path or "").suffix.lower() for path in _paths(pictures, image)]
-    ids, splits = _ids(data), _splits(data, shown) if split is None else None
+    splits = _splits(data, shown) if split is None else None
     rows: list[Row] = []
     for index, value in enumerate(data[label]):
         if value is None or (names is not None and value < 0):
@@ -98,14 +112,17 @@ def _rows(data: Any, part: str, split: Split | None, shown: str) -> list[Row]:
         name = class_named(names[value] if names is not None else str(value), shown)
         made = "/".join(filter(None, (part, name, f"{index:06d}{extensions[index]}")))
         of_row = splits[index] if splits else split
-        rows.append(Row(ids[index] if ids else made, name, of_row, partial(_read, pictures, image, index)))
+        rows.append(Row(ids[index] if ids else made, name, of_row, partial(_read, pictures, image, index, root)))
     return rows
 
 
-def _ids(data: Any) -> list[str] | None:
-    """Return the column `id`, where it tells the rows apart."""
-    ids = [str(value) for value in data["id"]] if "id" in data.features else []
-    return ids if ids and len(set(ids)) == len(ids) else None
+def _ids(parts: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the column `id` of each part, where it tells all rows apart."""
+    if not all("id" in data.features for data in parts.values()):
+        return {}
+    ids = {part: [str(value) for value in data["id"]] for part, data in parts.items()}
+    every = [one for some in ids.values() for one in some]
+    return ids if len(set(every)) == len(every) else {}
 
 
 def _splits(data: Any, shown: str) -> list[Split] | None:
@@ -127,9 +144,8 @@ def _columns(data: Any, shown: str) -> tuple[str, str]:
 
     features = data.features
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    labels = [
-        name for name in ("label", "labels") if isinstance(features.get(name), datasets.ClassLabel | datasets.Value)
-    ]
+    named = [name for known in ("label", "labels") for name in features if name.casefold() == known]
+    labels = [name for name in named if isinstance(features[name], datasets.ClassLabel | datasets.Value)]
     labels += [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     if not images or not labels:
         lacking = "picture" if not images else "label"
@@ -146,9 +162,12 @@ def _paths(pictures: Any, image: str) -> list[str | None]:
     return paths
 
 
-def _read(pictures: Any, image: str, index: int) -> bytes:
+def _read(pictures: Any, image: str, index: int, root: Path | None) -> bytes:
     value: dict[str, Any] = pictures[index][image] or {}
     data, path = value.get("bytes"), value.get("path")
     if data is not None:
         return bytes(data) if len(data) <= MAX_FILE_BYTES else b""
-    return read_file(path) if path and is_picture(path) and Path(path).is_absolute() else b""
+    if not path or not is_picture(path) or not Path(path).is_absolute():
+        return b""
+    inside = root is None or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return read_file(path) if inside else b""

@@ -15,10 +15,12 @@ EXTENSIONS = frozenset(
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
+    "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "test": "test",
+    "testing": "test",
 }
 MAX_FILE_BYTES = 64 * 1024 * 1024
 

@@ -2,7 +2,6 @@
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,8 @@ from imago.data.dataset import Split
 from imago.data.listing import Listing, Row, class_named, is_plain_file, read_file, split_named
 from imago.errors import ConfigError, DataRefused
 
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".parquet")
+_DELIMITERS = (",", ";", "\t")  # the first of those that are in the header equally often
 COLUMNS = {"path": ("path", "filepaths"), "label": ("label", "labels"), "split": ("split", "data set")}
 
 
@@ -110,11 +110,13 @@ def _path_within(text: str, where: str) -> str:
 
 def _distinct_names(entries: list[Entry]) -> list[str]:
     """Name each row by its path, and those that repeat one by their row too, so that each can be told apart."""
-    seen: Counter[str] = Counter()
+    seen: set[str] = set()
     names: list[str] = []
     for entry in entries:
-        seen[entry.path] += 1
-        names.append(entry.path if seen[entry.path] == 1 else f"{entry.path} (row {entry.number})")
+        path = PurePosixPath(entry.path)
+        again = str(path.with_name(f"{path.stem} (row {entry.number}){path.suffix}"))
+        names.append(again if entry.path in seen else entry.path)
+        seen.add(entry.path)
     return names
 
 
@@ -127,7 +129,11 @@ def _csv_records(path: Path, shown: str) -> Iterator[tuple[int, dict[str, str]]]
     """Yield the rows with their numbers, the header being row 1."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
+            header = file.readline()
+            if not header:
+                raise ConfigError(f"The manifest {shown} is empty: it needs a row of names, such as path,label.")
+            file.seek(0)
+            rows = csv.reader(file, strict=True, delimiter=max(_DELIMITERS, key=header.count))
             places = _places(next(rows, []), shown)
             for number, row in enumerate(rows, start=2):
                 if not row:

@@ -36,6 +36,7 @@ class Shown:
     split: str
     thumbnail: str | None  # data URI
     why: str = ""
+    leaves: bool = False  # the data that is trained on
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def render_page(
 ) -> str:
     """Return the page of a verdict on a data set, with its table, of which some pictures were accepted."""
     template = load_template(Path(__file__).with_suffix(".html"))
-    album = _Album(dataset, max_pixels)
+    album = _Album(dataset, result.quarantined, max_pixels)
     return template.render(
         result=result,
         splits={split: accepted.splits.count(split) for split in SPLITS},
@@ -129,6 +130,7 @@ def size_bars(table: PictureTable) -> list[Bar]:
 @dataclass(frozen=True)
 class _Album:
     dataset: ImageDataset
+    quarantined: dict[str, str]
     max_pixels: int
 
     @cached_property
@@ -155,6 +157,7 @@ class _Album:
             "name": name.rpartition("/")[2],
             "label": self.dataset.labels[row],
             "split": self.dataset.splits[row],
+            "leaves": name in self.quarantined,
         }
         data = self.dataset.image(row)
         if not data:
@@ -162,7 +165,7 @@ class _Album:
         try:
             return Shown(**about, thumbnail=thumbnail(data, max_pixels=self.max_pixels))
         except UnreadablePicture as error:
-            return Shown(**about, thumbnail=None, why=error.code.replace("_", " "))
+            return Shown(**about, thumbnail=None, why=str(error).removeprefix("it ")[:60])
 
 
 def _gravity(check: CheckResult) -> int:

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,26 @@ _MARKS_OF_A_VERSION = (
     "last_modified",
     "mtime",
     "created",
+    "Last-Modified",
+    "Content-MD5",
+    "Digest",
 )
+_KEPT = 2  # versions of a source
+_ASKED = 16  # files of which the store is asked more at once
 
 
 def refuse_secrets(source: str) -> None:
     """Raise ConfigError for an address with a password or a signature in it: addresses are kept and shown."""
-    address = urlsplit(source)
-    names = {name.lower() for name, _ in parse_qsl(address.query)}
-    if address.password or any(word in name for name in names for word in _SECRET):
-        raise ConfigError(
-            f"The address of the data on {address.hostname or 'that host'} holds a password or a key, and addresses "
-            "are kept with every run: leave it out, and give it as the store's own client reads it "
-            "(AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, ~/.ssh, a configuration of fsspec)."
-        )
+    for part in source.split("::"):
+        address = urlsplit(part)
+        names = {name.lower() for name, _ in parse_qsl(address.query)}
+        token = address.password or (address.username and address.scheme in {"http", "https"})
+        if token or any(word in name for name in names for word in _SECRET):
+            raise ConfigError(
+                f"The address of the data on {address.hostname or 'that host'} holds a password or a key, and "
+                "addresses are kept with every run: leave it out, and give it as the store's own client reads it "
+                "(AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, ~/.ssh, a configuration of fsspec)."
+            )
 
 
 def is_remote(source: str) -> bool:
@@ -57,17 +66,17 @@ def fetch(uri: str, cache: Path) -> Path:
     entry = place / remote.manifest if remote.manifest else place
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(place.with_name(f"{place.name}.lock")):
-        if entry.exists():
-            return entry
         partial = place.with_name(f".partial-{place.name}")
+        if place.exists():
+            if not _broken(remote, place, uri):
+                return entry
+            place.rename(partial)  # somebody has taken files out of it
         if remote.manifest:
             _download(remote, [remote.manifest], partial, uri)
-            table = partial / remote.manifest
-            named = set() if holds_pictures(table) else {row.path for row in read_manifest(table, uri)}
-            _download(remote, [name for name in remote.files if name in named], partial, uri)
-        else:
-            _download(remote, list(remote.files), partial, uri)
+        _download(remote, _names(remote, partial, uri), partial, uri)
         partial.rename(place)
+        for old in sorted(place.parent.glob("[!.]*/"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
     return entry
 
 
@@ -120,24 +129,55 @@ def _look(uri: str) -> _Remote:
     except Exception as error:
         # Each store's client has errors of its own, with no common parent.
         raise ConfigError(f"{uri} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
-    base = filesystem._strip_protocol(path).rstrip("/") + "/"
-    files = {
-        name[len(base) :]: repr([info.get(mark) for mark in _MARKS_OF_A_VERSION])
-        for name, info in found.items()
-        if name.startswith(base) and _wanted(name[len(base) :])
-    }
-    sizes = {name: found[base + name].get("size") for name in files}
+    root = filesystem._strip_protocol(path).rstrip("/")
+    base = f"{root}/" if root or any(name.startswith("/") for name in found) else ""
+    names = [
+        name[len(base) :]
+        for name in found
+        if name.startswith(base) and _wanted(name[len(base) :], any_name=manifest is not None)
+    ]
     if not found:
         raise ConfigError(f"There is nothing at {uri}: check the address and who may read it.")
-    if not files:
+    if not names:
         raise DataRefused(f"There are no pictures at {uri} ({len(found)} other files).")
+    try:
+        with ThreadPoolExecutor(_ASKED) as pool:
+            told = dict(zip(names, pool.map(lambda name: _told(filesystem, found[base + name]), names), strict=True))
+    except Exception as error:
+        raise ConfigError(f"{uri} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+    files = {name: repr([info.get(mark) for mark in _MARKS_OF_A_VERSION]) for name, info in told.items()}
+    sizes = {name: info.get("size") for name, info in told.items()}
     return _Remote(filesystem, base, files, sizes, manifest)
 
 
-def _wanted(name: str) -> bool:
+def _told(filesystem: Any, listed: dict[str, Any]) -> dict[str, Any]:
+    """Return what the store says of a file; over HTTP a listing gives its name alone."""
+    told: dict[str, Any] = listed if listed.get("size") is not None else filesystem.info(listed["name"])
+    return told
+
+
+def _wanted(name: str, *, any_name: bool) -> bool:
     parts = name.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)
-    return not hidden and "\0" not in name and Path(name).suffix.lower() in _WANTED
+    return not hidden and "\0" not in name and (any_name or Path(name).suffix.lower() in _WANTED)
+
+
+def _names(remote: _Remote, folder: Path, uri: str) -> list[str]:
+    """Return the names of the files that belong to the source, its manifest being in the folder already."""
+    if not remote.manifest:
+        return list(remote.files)
+    table = folder / remote.manifest
+    named = set() if holds_pictures(table) else {row.path for row in read_manifest(table, uri)}
+    return [name for name in remote.files if name in named]
+
+
+def _broken(remote: _Remote, folder: Path, uri: str) -> list[str]:
+    """Return the names of the files that are not there whole."""
+    if remote.manifest and not _is_whole(folder / remote.manifest, remote.sizes[remote.manifest], unknown=True):
+        return [remote.manifest]
+    return [
+        name for name in _names(remote, folder, uri) if not _is_whole(folder / name, remote.sizes[name], unknown=True)
+    ]
 
 
 def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None:

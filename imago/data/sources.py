@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +32,8 @@ _READERS = 16
 _AHEAD = 256  # pictures
 _SHARE = 16  # pictures that a reader reads one after the other
 _KEPT = 4  # data sets under the home
+_ABANDONED = 24 * 3600  # seconds
 _BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_UNCERTAIN = ("hf:", "kaggle:")
-"""Of these only the name is known, not what lies behind it today; their libraries have caches of their own."""
 
 
 def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
@@ -52,6 +52,7 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     config = config.model_copy(update={"source": spelt_out(config.source)})
     folder = home() / "datasets"
     folder.mkdir(exist_ok=True)
+    _sweep(folder)
     known = folder / f"{_key(config, seed)}.arrow"
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # not there, or damaged
         os.utime(known)  # the ones used last are kept
@@ -60,7 +61,7 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     fresh = folder / f".{known.stem}.{uuid4().hex[:8]}"
     try:
         dataset = ImageDataset.stored(fresh, _read(rows), origin=origin)
-        if str(config.source).startswith(_UNCERTAIN):
+        if _of_a_hub(str(config.source)):
             return replace(dataset, file=None)
         fresh.replace(known)
         for old in sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
@@ -70,10 +71,18 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
         fresh.unlink(missing_ok=True)  # what is mapped stays, without a name
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed had begun to write."""
+    for left in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink()
+
+
 def check_source(config: DataConfig) -> None:
     """List what lies on this machine without reading a picture. Raises what `load_dataset` raises for its listing."""
     source = spelt_out(config.source) if config.source else "hf:"
-    if not source.startswith(_UNCERTAIN) and (source.startswith("file://") or not remote.is_remote(source)):
+    if not _of_a_hub(source) and (source.startswith("file://") or not remote.is_remote(source)):
         _of_classes(_list_path(_local(source), source).rows, config.classes)
 
 
@@ -83,9 +92,14 @@ def spelt_out(source: str) -> str:
     return f"hf:{source}" if bare and not Path(source).parent.exists() else source
 
 
+def _of_a_hub(source: str) -> bool:
+    """Tell whether a source is a hub's name of a data set, of which it is not known what lies behind it today."""
+    return source.startswith("kaggle:") or (source.startswith("hf:") and not source.startswith("hf://"))
+
+
 def _key(config: DataConfig, seed: int) -> str:
     """Return a digest of all that decides what is read."""
-    reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side", "turned_copies"})
+    reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side"})
     code = [(ROOT / file).read_bytes() for file in sources_of(__name__)]
     state = source_state(config.source)
     place = str(Path(str(config.source)).absolute())
@@ -117,7 +131,7 @@ def fetched(source: str) -> Path:
 
     Raises ConfigError where there is none, and for the name of a Hugging Face data set, which is neither.
     """
-    if spelt_out(source).startswith("hf:"):
+    if _of_a_hub(spelt_out(source)) and not source.startswith("kaggle:"):
         raise ConfigError(f"{source} is a data set, not a folder of pictures: give the path or address of a folder.")
     if source.startswith("kaggle:"):
         return remote.fetch_kaggle(source.removeprefix("kaggle:"))
@@ -127,21 +141,22 @@ def fetched(source: str) -> Path:
 
 
 def source_state(source: str | None) -> str:
-    """Return a digest that changes when the files of a source do, by their names, sizes and times.
+    """Return a digest that changes when the files of a source do, by their names, sizes and times of change.
 
     A hub's data set is known by its name alone. Raises ConfigError where there is no such source.
     """
     if source is None:
         return "synthetic"
     source = spelt_out(source)
-    if source.startswith(_UNCERTAIN):
+    if _of_a_hub(source):
         return source
     if remote.is_remote(source) and not source.startswith("file://"):
         return remote.state(source)
     path = _local(source)
     if path.is_dir():
-        facts = [(file.name, file.size, file.modified) for file in walk(path).files]
+        facts = [(file.name, file.size, file.changed) for file in walk(path).files]
     else:
+        path = path.resolve()  # its pictures lie beside it, not beside a link to it
         lists = path.suffix.lower() in SUFFIXES and not holds_pictures(path)
         named = {row.path for row in read_manifest(path, source)} if lists else set()
         facts = [_facts(path, path.name), *(_facts(path.parent / name, name) for name in sorted(named))]
@@ -152,9 +167,9 @@ def _list(config: DataConfig, seed: int) -> Listing:
     source = config.source
     if source is None:
         return _listing_of(synthetic_dataset(config.synthetic, config.image_size, seed))
-    if source.startswith("hf:"):
+    if _of_a_hub(source) and source.startswith("hf:"):
         return hugging_face.list_named(source.removeprefix("hf:"))
-    return _list_path(fetched(source), source)
+    return _list_path(fetched(source), source, elsewhere=source.startswith("kaggle:") or remote.is_remote(source))
 
 
 def _listing_of(dataset: ImageDataset) -> Listing:
@@ -182,11 +197,13 @@ def _local(source: str) -> Path:
     )
 
 
-def _list_path(path: Path, shown: str) -> Listing:
+def _list_path(path: Path, shown: str, *, elsewhere: bool = False) -> Listing:
     if path.is_dir() and (path / PARQUET).is_file():
         path, shown = path / PARQUET, f"{shown}/{PARQUET}"
     if path.is_dir():
-        return hugging_face.list_saved(path, shown) if hugging_face.is_saved(path) else list_folder(path, shown)
+        if hugging_face.is_saved(path):
+            return hugging_face.list_saved(path, shown, fetched=elsewhere)
+        return list_folder(path, shown)
     if holds_pictures(path):
         return hugging_face.list_parquet(path, shown)
     if path.suffix.lower() in SUFFIXES:
@@ -254,9 +271,9 @@ def _sampled(rows: list[Row], config: DataConfig, seed: int) -> list[Row]:
     return [row for share in shares.values() for row in sorted(share, key=draw)[: wanted(len(share))]]
 
 
-def _facts(path: Path, name: str) -> tuple[str, int, int]:
+def _facts(path: Path, name: str) -> tuple[str, int, tuple[int, int]]:
     try:
         status = path.stat()
     except OSError:
-        return name, -1, 0
-    return name, status.st_size, status.st_mtime_ns
+        return name, -1, (0, 0)
+    return name, status.st_size, (status.st_mtime_ns, status.st_ctime_ns)

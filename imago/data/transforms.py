@@ -3,6 +3,7 @@
 No torch in here: the endpoint imports it.
 """
 
+import contextlib
 import io
 import struct
 import warnings
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -24,16 +25,8 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 """What Pillow's decoders raise for bytes that are broken, or broken on purpose."""
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What sets a picture upright, by its EXIF orientation."""
+_BROKEN = ("Premature end", "premature end", "bad Huffman code")
+"""What libjpeg says of pictures that it fills up with grey."""
 
 RGB = npt.NDArray[np.uint8]
 """A picture: (height, width, 3) uint8."""
@@ -60,6 +53,7 @@ class Preprocessing(BaseModel):
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     """Decode a picture to RGB: the first frame, upright by its EXIF orientation, transparency over white.
 
+    Of more than 8 bits, integers are taken to go from 0 to 65535 and other numbers from 0 to 1, from black to white.
     The number of pixels is checked against the header before anything is decoded. Raises UnreadablePicture.
     """
     return decode_opened(open_picture(data, max_pixels=max_pixels), data)
@@ -72,9 +66,12 @@ def decode_opened(image: Image.Image, data: bytes) -> RGB:
             if simplejpeg.decode_jpeg_header(data)[:2] == image.size[::-1]:
                 picture: RGB = simplejpeg.decode_jpeg(data, "RGB")  # the same pixels as Pillow's, in half the time
                 return picture
-        except ValueError:
-            pass  # what is only strange, Pillow takes; of what is broken, it says why
+        except ValueError as error:  # what is only strange, Pillow takes
+            if any(broken in str(error) for broken in _BROKEN):
+                raise UnreadablePicture("undecodable", f"it cannot be decoded to its end: {error}") from error
     try:
+        if image.format == "PNG":
+            Image.open(io.BytesIO(data)).verify()  # its checksums
         return np.asarray(_to_rgb(image))
     except _DECODER_ERRORS as error:
         raise UnreadablePicture("undecodable", f"it cannot be decoded: {error}") from error
@@ -104,24 +101,33 @@ def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.seek(0)
-    turn = _UPRIGHT.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
+    image.load()
+    with contextlib.suppress(
+        *_DECODER_ERRORS
+    ):  # a picture whose EXIF is broken is still a picture, taken to be upright
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        scale = 255.0 / 65535.0 if values.max(initial=0) > 255 else 1.0
-        return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}:
+        return Image.fromarray(_levels(image)).convert("RGB")
+    if image.has_transparency_data:
         above = image.convert("RGBA")
-        white = Image.new("RGBA", above.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, above).convert("RGB")
+        below = Image.new("RGB", above.size, "white")
+        below.paste(above, mask=above.getchannel("A"))
+        return below
     return image.convert("RGB")
+
+
+def _levels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return grey levels (height, width) of integers from 0 to 65535, or of numbers from 0 to 1."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        return np.asarray((np.nan_to_num(values).clip(0, 1) * 255).round(), dtype=np.uint8)
+    return np.asarray(values.clip(0, 65535).astype(np.uint16) // 257, dtype=np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DECODER_ERRORS:  # a picture whose EXIF is broken is still a picture, taken to be upright
+    except _DECODER_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
 

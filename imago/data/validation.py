@@ -1,6 +1,7 @@
 """Whether the data may be trained on, and which pictures may not."""
 
 import itertools
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
@@ -61,7 +62,12 @@ class ValidationResult(BaseModel):
                 "accepted": self.accepted,
                 "quarantined": len(self.quarantined),
             },
+            "quarantined": self.quarantined,
             "checks": [check.model_dump() for check in self.checks],
+            "expectations": {
+                severity: failures(self.expectations, severity) if self.expectations else []
+                for severity in ("critical", "warning", "info")
+            },
             "fingerprint": self.fingerprint,
             "origin": self.origin,
         }
@@ -98,6 +104,8 @@ def validate(
     accepted = dataset.without(quarantined)
     expectations = expect(table.without(quarantined), config) if len(accepted) else {}
     reasons = _reasons(checks, accepted, expectations)
+    if len(accepted) and len(quarantined) > config.max_quarantined * len(dataset):
+        reasons.insert(0, _too_many(quarantined, len(dataset)))
     result = ValidationResult(
         verdict="refused" if reasons else "accepted",
         reasons=reasons,
@@ -154,6 +162,15 @@ def _reasons(checks: list[CheckResult], accepted: ImageDataset, expectations: di
     if expectations:
         reasons += [f"{failure}." for failure in failures(expectations, "critical")]
     return reasons
+
+
+def _too_many(quarantined: dict[str, str], found: int) -> str:
+    causes = Counter(why.partition(":")[0] for why in quarantined.values())
+    cause, count = causes.most_common(1)[0]
+    return (
+        f"{len(quarantined):,} of {found:,} pictures would be left out, {count:,} of them by {cause}: mend the source, "
+        f"tell only with data.checks.{cause}=warn, or allow it with data.max_quarantined."
+    )
 
 
 def _lower(sentence: str) -> str:

@@ -22,23 +22,23 @@ def table_of(root: Path) -> PictureTable:
 
 
 def sentence(root: Path) -> str:
-    return version_shift(table_of(root), last_accepted(str(root))).sentence
+    return version_shift(table_of(root), last_accepted(DataConfig(source=str(root)))).sentence
 
 
 def test_a_class_that_came_and_one_that_went_are_named(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "moths", {"atlas": 12, "io": 12})
     assert sentence(root) == "There is no earlier version to compare with."
-    remember(str(root), table_of(root))
+    remember(DataConfig(source=str(root)), table_of(root))
     assert sentence(root) == "The pictures look like those of the earlier version."
     (root / "io").rename(root / "luna")
     assert "new classes 'luna'" in sentence(root)
     assert "no longer there 'io'" in sentence(root)
-    remember(str(root), table_of(root))
+    remember(DataConfig(source=str(root)), table_of(root))
     assert sentence(root) == "The pictures look like those of the earlier version."
 
 
 def test_each_source_has_an_earlier_version_of_its_own(tmp_path: Path) -> None:
     one, other = (write_classes(tmp_path / name, {"atlas": 12, "io": 12}) for name in ("one", "other"))
-    remember(str(one), table_of(one))
-    assert last_accepted(str(other)) is None
-    assert last_accepted(None) is None
+    remember(DataConfig(source=str(one)), table_of(one))
+    assert last_accepted(DataConfig(source=str(other))) is None
+    assert last_accepted(DataConfig()) is None

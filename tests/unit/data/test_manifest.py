@@ -91,7 +91,7 @@ def test_path_that_returns_into_the_folder_is_read(root):
 
 def test_file_named_twice_gives_two_rows_that_can_be_told_apart(root):
     rows = listing(root, "path,label\na/0.jpg,a\na/0.jpg,b\n").rows
-    assert [(row.id, row.label) for row in rows] == [("a/0.jpg", "a"), ("a/0.jpg (row 3)", "b")]
+    assert [(row.id, row.label) for row in rows] == [("a/0.jpg", "a"), ("a/0 (row 3).jpg", "b")]
     assert rows[0].read() == rows[1].read()
 
 
@@ -100,7 +100,7 @@ def test_file_named_twice_gives_two_rows_that_can_be_told_apart(root):
     [
         ("file,label\na/0.jpg,a\n", ConfigError, r"no column 'path' or 'filepaths': its columns are file, label"),
         ("path,class\na/0.jpg,a\n", ConfigError, r"no column 'label' or 'labels'"),
-        ("", ConfigError, "no column 'path'"),
+        ("", ConfigError, "is empty"),
         ("path,label\n", DataRefused, "has no rows"),
         ("path,label\na/0.jpg\n", ConfigError, r"Row 2 of moths\.csv has only 1 columns"),
         ("path,label\na/0.jpg,\n", DataRefused, "empty name"),

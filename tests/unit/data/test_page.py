@@ -67,7 +67,7 @@ def test_each_finding_is_shown_with_its_pictures_and_the_gravest_first(page: str
     assert content["duplicate_across_splits"].count("<img") == 2
     assert "1 left out" in content["duplicate_across_splits"]
     assert "no file" in content["undecodable"]
-    assert "not a picture" in content["undecodable"]
+    assert "not one of JPEG" in content["undecodable"]
     assert content["undecodable"].count("<img") == 0
 
 

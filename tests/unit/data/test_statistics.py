@@ -46,7 +46,7 @@ def test_a_picture_is_measured_as_at_the_endpoint() -> None:
         (b"", "missing", "missing"),
         (png_that_claims(60_000, 60_000), "too_many_pixels", "50,000,000"),
         (png_that_claims(8_000, 7_000), "too_many_pixels", "8000×7000"),
-        (bytes_of("train/io/0.jpg")[:-300], "undecodable", "truncated"),
+        (bytes_of("train/io/0.jpg")[:-300], "undecodable", "Premature end"),
     ],
     ids=["text", "missing", "huge", "large", "truncated"],
 )

@@ -40,11 +40,41 @@ def test_transparency_is_laid_over_white() -> None:
     assert decode(_encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).min() == 255
 
 
-def test_exif_orientation_is_applied() -> None:
-    image = Image.new("RGB", (8, 4))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(form: str, orientation: int) -> None:
+    ramp = np.linspace(0, 200, 48)[:, None] + np.linspace(0, 55, 32)
+    stored = Image.fromarray(ramp.astype(np.uint8)).convert("RGB")
     exif = Image.Exif()
-    exif[0x0112] = 6
-    assert decode(_encoded(image, "JPEG", exif=exif)).shape == (8, 4, 3)
+    exif[0x0112] = orientation
+    levels = np.asarray(stored)
+    upright = {
+        1: levels,
+        2: levels[:, ::-1],
+        3: levels[::-1, ::-1],
+        4: levels[::-1],
+        5: levels.transpose(1, 0, 2),
+        6: np.rot90(levels, -1),
+        7: levels[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(levels),
+    }[orientation]
+    options = {"lossless": True} if form == "WEBP" else {}
+    picture = decode(_encoded(stored, form, exif=exif, **options))
+    assert picture.shape == upright.shape
+    assert np.abs(picture.astype(int) - upright).max() <= 8
+
+
+@pytest.mark.parametrize(("top", "brightest"), [(255, 0), (4095, 15), (65535, 255)])
+def test_sixteen_bits_go_from_0_to_65535_whatever_is_in_them(top: int, brightest: int) -> None:
+    ramp = np.linspace(0, top, 64).astype(np.uint16).reshape(8, 8)
+    picture = decode(_encoded(Image.fromarray(ramp)))
+    assert picture[0, 0, 0] == 0
+    assert picture.max() == brightest
+
+
+def test_numbers_go_from_0_to_1_and_what_is_none_is_black() -> None:
+    values = np.array([[0, 0.5, 1], [2, -1, np.nan]], dtype=np.float32)
+    assert decode(_encoded(Image.fromarray(values), "TIFF"))[:, :, 0].tolist() == [[0, 128, 255], [255, 0, 0]]
 
 
 def test_the_first_frame_of_an_animation_is_read() -> None:
