@@ -9,11 +9,11 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
-MIN_ZOOM = 0.8
+MIN_ZOOM = 0.7
 """What share of a picture's height or width the other may be cut to."""
 
-_STEP = 4  # pixels of side between one zoom and the next, before the best is refined
-_FINER = (4, 2, 1)
+_FIRST_ZOOM, _STEP = 0.8, 4  # the least to begin with, and pixels of side between one and the next
+_FINER = ((4, 0.5), (2, 0.6), (1, 0.7))  # pixels, and the agreement from which on that is worth it
 _RIM = 2  # pixels at the edge, where detail cannot be told
 _SMOOTH = 2.0  # pixels: what is smoother is not detail
 _AROUND = 6.0  # pixels, within which detail is as strong everywhere: the ground counts as much as what sits on it
@@ -37,22 +37,14 @@ class Fit:
         """Return the fit of some of the pairs, by their indices."""
         return Fit(self.agreement[some], self.sizes[some])
 
+    def at(self, zoom: float) -> "Fit":
+        """Return where to begin with larger pictures of the same pairs, whose agreement is not known yet."""
+        return Fit(np.full_like(self.agreement, -1), np.rint(self.sizes * zoom).astype(np.int64))
 
-def agreement(left: Luma, right: Luma, least: float) -> Floats:
-    """Return for each pair of luma pictures (P, S, S) how well one agrees with the other or a part of it, (P,).
 
-    What agrees less than `least` at the first few zooms is not looked at more closely.
-    """
-    forth, back = fit(left, right), fit(right, left)
-    best = np.maximum(forth.agreement, back.agreement)
-    may = np.flatnonzero(best >= least)
-    if len(may):
-        forth, back = (
-            refine(whole[may], part[may], rough.of(may))
-            for whole, part, rough in ((left, right, forth), (right, left, back))
-        )
-        best[may] = np.maximum(forth.agreement, back.agreement)
-    return best
+def align(left: Luma, right: Luma) -> tuple[Fit, Fit]:
+    """Lay of each pair of luma pictures (P, S, S) the right over the left or a part of it, and back."""
+    return refine(left, right, fit(left, right)), refine(right, left, fit(right, left))
 
 
 def fit(whole: Luma, part: Luma) -> Fit:
@@ -69,16 +61,21 @@ def fit(whole: Luma, part: Luma) -> Fit:
 
 
 def refine(whole: Luma, part: Luma, rough: Fit) -> Fit:
-    """Lay them over each other at the zooms around those that `fit` found, in smaller and smaller steps.
+    """Lay them over each other at the sizes around those that `fit` found, in smaller and smaller steps.
+
+    What agrees too little to become the same picture is left as it is.
 
     Hooke and Jeeves 1961, https://doi.org/10.1145/321062.321069.
     """
     one, other, side = _detail(whole), _detail(part), whole.shape[-1]
     best = Fit(rough.agreement.copy(), rough.sizes.copy())
-    for step in _FINER:
-        for middle, group in _same(best.sizes):
-            for size, found in _agreements(one[group], other[group], _around(middle, step, side)):
-                _keep(best, group, size, found)
+    for number, (step, least) in enumerate(_FINER):
+        promising = np.flatnonzero((best.agreement >= least) | (best.agreement < 0))
+        for middle, group in _same(best.sizes[promising]):
+            pairs = promising[group]
+            sizes = _around(middle, step, side) + ([] if number else [middle])
+            for size, found in _agreements(one[pairs], other[pairs], sizes):
+                _keep(best, pairs, size, found)
     return best
 
 
@@ -164,7 +161,7 @@ def _both_ways(down: Floats, pictures: Floats, across: Floats) -> Floats:
 @cache
 def _zooms(side: int) -> list[Size]:
     """Return the heights and widths to begin with."""
-    sizes = range(side, round(side * MIN_ZOOM) - 1, -_STEP)
+    sizes = range(side, round(side * _FIRST_ZOOM) - 1, -_STEP)
     return [(high, wide) for high in sizes for wide in sizes if abs(high - wide) <= _STEP]
 
 

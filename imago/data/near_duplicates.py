@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from imago.data.alignment import agreement, aside, extent, frame
+from imago.data.alignment import Fit, align, aside, extent, frame, refine
 from imago.data.neighbours import Indices, Outlines, Space, candidate_pairs, turn
 from imago.data.transforms import RGB
 
@@ -26,13 +26,12 @@ MAX_RESIDUAL = 0.5
 """What two pictures may differ by, where 1 is how much one of them differs from itself a pixel aside: what is smooth
 has to agree better. Copies with up to a fifth cut off, or squeezed by an eighth, differ by at most 0.35, and of 42
 pairs of published photographs that show one animal all but two by at most 0.46; other animals in one pose by 0.6."""
-MIN_ROUGH_AGREEMENT = 0.5
-"""What is below at the first few zooms is not tried at others."""
 SMALL_SUBJECT = 0.6
 """Of a picture's side. A smaller subject is looked at alone, too: its outline alone would make two of them alike."""
 
 _AROUND = 0.75  # of a small subject's side, from its middle
 _CHUNK = 512  # pairs
+_ZOOM = CLOSE_SIDE / OUTLINE_SIDE
 
 Agreements = npt.NDArray[np.float32]
 Look = Callable[[int], RGB]
@@ -84,25 +83,26 @@ def _alike_pairs(
     for start in range(0, len(candidates), _CHUNK):
         some, ways = among[candidates[start : start + _CHUNK]], turns[start : start + _CHUNK]
         left, right = _seen(some, ways, lambda index: outlines[index])
-        worth = _same(left, right, agreement(left, right, MIN_ROUGH_AGREEMENT))
-        some, ways = some[worth], ways[worth]
-        if not len(some):
+        forth, back = align(left, right)
+        worth = np.flatnonzero(_same(left, right, forth, back))
+        if not len(worth):
             continue
+        some, ways, forth, back = some[worth], ways[worth], forth.of(worth).at(_ZOOM), back.of(worth).at(_ZOOM)
         left, right = _seen(some, ways, lambda index: _luma(look(index)))
-        found = agreement(left, right, MIN_ROUGH_AGREEMENT)
-        same = _same(left, right, found)
+        forth, back = refine(left, right, forth), refine(right, left, back)
+        same = _same(left, right, forth, back)
         small = np.flatnonzero(same & (extent(left) < SMALL_SUBJECT))
         if len(small):  # what is around it must not speak for it
             left, right = _seen(some[small], ways[small], lambda index: _subject(look(index)))
-            found[small] = agreement(left, right, MIN_ROUGH_AGREEMENT)
-            same[small] = _same(left, right, found[small])
+            same[small] = _same(left, right, *align(left, right))
         pairs.append(some[same])
-        agreements.append(found[same])
+        agreements.append(np.maximum(forth.agreement, back.agreement)[same])
     return np.concatenate(pairs), np.concatenate(agreements)
 
 
-def _same(left: Outlines, right: Outlines, agreements: Agreements) -> npt.NDArray[np.bool_]:
-    same: npt.NDArray[np.bool_] = 1 - agreements <= MAX_RESIDUAL * (1 - np.minimum(aside(left), aside(right)))
+def _same(left: Outlines, right: Outlines, forth: Fit, back: Fit) -> npt.NDArray[np.bool_]:
+    residual = 1 - np.maximum(forth.agreement, back.agreement)
+    same: npt.NDArray[np.bool_] = residual <= MAX_RESIDUAL * (1 - np.minimum(aside(left), aside(right)))
     return same
 
 

@@ -1,6 +1,6 @@
 """Which of many pictures may show the same, by their outlines, without comparing each with each.
 
-Each outline is looked at whole and in five parts, so that a picture and what was cut out of it have a view in common.
+Each outline is looked at whole and in seven parts, so that a picture and what was cut out of it have a view in common.
 The cells of a view are turned into few numbers that are as independent as the pictures allow (whitening), for on
 specimens in one pose most cells say the same of all. Views that these numbers place side by side in any of several
 random orders are compared: locality-sensitive hashing by random hyperplanes, Charikar 2002,
@@ -18,7 +18,8 @@ import numpy.typing as npt
 MIN_COSINE = 0.74
 """Of whitened views. Copies with up to 15 % of their sides cut off reach it; half of all other pictures do, too."""
 
-_PART = 0.87  # of a side
+_PART, _NARROW = 0.87, 0.82  # of a side
+_WHOLE = (0.0, 1.0)
 _CELLS = 7  # a side
 _DIMENSIONS = 32
 _ORDERS = 16
@@ -38,6 +39,7 @@ Outlines = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Indices = npt.NDArray[np.int64]
+Window = tuple[tuple[float, float], tuple[float, float]]
 
 
 def turn(pictures: Outlines, by: int) -> Outlines:
@@ -98,13 +100,15 @@ def _inverse(turns: Indices) -> Indices:
     return np.where(turns < QUARTERS, -turns % QUARTERS, turns)
 
 
-def _windows() -> list[tuple[float, float]]:
-    """Return the upper left corners of the views, in parts of the side; the first stands for the whole."""
-    rest = 1 - _PART
-    return [(-1.0, -1.0), (0, 0), (0, rest), (rest, 0), (rest, rest), (rest / 2, rest / 2)]
+def _windows() -> list[Window]:
+    """Return the views, each by what it spans of the height and of the width; the first is the whole."""
+    first, last, middle = (0.0, _PART), (1 - _PART, 1.0), ((1 - _PART) / 2, (1 + _PART) / 2)
+    narrow = ((1 - _NARROW) / 2, (1 + _NARROW) / 2)
+    parts = [(first, first), (first, last), (last, first), (last, last), (middle, middle)]
+    return [(_WHOLE, _WHOLE), *parts, (narrow, _WHOLE), (_WHOLE, narrow)]
 
 
-def _fill(vectors: Halves, outlines: Outlines, window: tuple[float, float], space: Space) -> None:
+def _fill(vectors: Halves, outlines: Outlines, window: Window, space: Space) -> None:
     """Put the unit vectors (N, D) of one view where they belong."""
     start = 0
     for cells in _cells(outlines, window):
@@ -114,19 +118,15 @@ def _fill(vectors: Halves, outlines: Outlines, window: tuple[float, float], spac
         start += len(white)
 
 
-def _cells(outlines: Outlines, window: tuple[float, float]) -> Iterator[Floats]:
+def _cells(outlines: Outlines, window: Window) -> Iterator[Floats]:
     """Give the means of a view's cells, of mean 0 and deviation 1: light and contrast do not count."""
     side = outlines.shape[1]
-    down, across = (_averages(side, _CELLS, *_span(start)) for start in window)
+    down, across = (_averages(side, _CELLS, *span) for span in window)
     for start in range(0, len(outlines), _CHUNK):
         some = outlines[start : start + _CHUNK].astype(np.float32)
         cells: Any = (down @ some @ across.T).reshape(len(some), -1)
         cells -= cells.mean(axis=1, keepdims=True)
         yield cells / (cells.std(axis=1, keepdims=True) + 1.0)
-
-
-def _span(start: float) -> tuple[float, float]:
-    return (0.0, 1.0) if start < 0 else (start, start + _PART)
 
 
 def _averages(side: int, cells: int, first: float = 0.0, last: float = 1.0) -> Floats:

@@ -106,7 +106,7 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[dict[
     """Measure one encoded picture: the columns of the table but those that the data set gives, and its outline."""
     row: dict[str, Any] = {"bytes": len(data), "width": 0, "height": 0}
     if not data:
-        why = "its file is missing, empty, too large, not to be read, or outside the source"
+        why = "its file is missing, empty, too large, locked, or outside the source"
         return row | {"error": "missing", "error_message": why}, None
     try:
         header = open_picture(data, max_pixels=max_pixels)

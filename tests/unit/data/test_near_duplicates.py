@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageEnhance
 
-from imago.data.alignment import agreement
+from imago.data.alignment import align, aside
 from imago.data.near_duplicates import Alike, near_duplicates, outline
+from imago.data.neighbours import Outlines
 from imago.data.transforms import RGB, decode
 from tests.unit.data.pictures import encode, moth
 
@@ -144,16 +145,23 @@ def test_a_picture_lies_over_itself_and_its_parts_only() -> None:
     picture, other = moth(0, 0, 200), moth(0, 1, 200)
     left = np.stack([luma(picture)] * 4)
     right = np.stack([luma(picture), 255 - luma(picture) // 2, luma(picture[20:190, 10:180]), luma(other)])
-    scores = agreement(left, right, 0.0)
+    scores = agreement(left, right)
     assert scores[0] == pytest.approx(1, abs=1e-3)
     assert scores[1] < 0.5
-    assert scores[2] > 0.8
+    assert scores[2] > 0.9
     assert scores[3] < 0.6
-    np.testing.assert_allclose(agreement(right, left, 0.0), scores, atol=1e-5)
-    assert agreement(left, np.zeros_like(left), 0.0).max() < 0.1
+    np.testing.assert_allclose(agreement(right, left), scores, atol=1e-5)
+    assert agreement(left, np.zeros_like(left)).max() < 0.1
 
 
-def test_of_what_agrees_badly_at_few_zooms_no_others_are_tried() -> None:
-    generator = np.random.default_rng(0)
-    left, right = generator.integers(0, 256, (2, 8, 32, 32), dtype=np.uint8)
-    assert (agreement(left, right, 0.9) <= agreement(left, right, 0.0)).all()
+def agreement(left: Outlines, right: Outlines) -> npt.NDArray[np.float32]:
+    forth, back = align(left, right)
+    return np.maximum(forth.agreement, back.agreement)
+
+
+def test_a_smooth_picture_agrees_with_itself_a_pixel_aside() -> None:
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    smooth, rough = aside(np.stack([255 - np.abs(ramp.astype(int) - 64).astype(np.uint8), noise]))
+    assert smooth > 0.8
+    assert abs(rough) < 0.2

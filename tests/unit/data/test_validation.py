@@ -43,7 +43,7 @@ def test_bad_pictures_are_quarantined_with_their_reason_and_the_rest_is_accepted
     assert (result.found, result.accepted) == (len(GOOD) + 5, len(GOOD))
     assert result.quarantined == {
         "train/io/cut.jpg": result.quarantined["train/io/cut.jpg"],
-        "train/io/gone.jpg": "undecodable: its file is missing, empty, too large, not to be read, or outside the source",
+        "train/io/gone.jpg": "undecodable: its file is missing, empty, too large, locked, or outside the source",
         "train/io/words.jpg": "undecodable: it is not one of JPEG, PNG, WEBP, GIF, BMP, TIFF",
         "train/luna/huge.png": "too_many_pixels: it has more than 50,000,000 pixels",
         "train/luna/leak.jpg": "duplicate_across_splits: it is 'test/luna/0.jpg' again",
