@@ -1,16 +1,18 @@
 """Pictures of a Hugging Face data set: one saved to disk, or one of the hub by its name."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import httpx
 
 from imago.data.dataset import Split
 from imago.data.listing import MAX_FILE_BYTES, Listing, Row, class_named, is_picture, read_file, split_named
 from imago.errors import ConfigError, DataRefused
 from imago.home import home
+
+_PATIENCE = 10  # seconds
 
 
 def is_saved(folder: Path) -> bool:
@@ -54,18 +56,60 @@ def list_parquet(file: Path, shown: str) -> Listing:
 def list_named(name: str) -> Listing:
     """List the pictures of a data set of the hub, which is downloaded first. Raises ConfigError where that fails."""
     import datasets
+    from huggingface_hub.errors import HTTPError
 
-    if not name.strip():
-        raise ConfigError("'hf:' names no data set: write hf:owner/name.")
+    revision = commit(name)
     try:
-        data = datasets.load_dataset(name)
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
+        with contextlib.nullcontext() if revision else _offline():  # which would be tried for half a minute
+            data = datasets.load_dataset(name, revision=revision)
+    except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"'{name}' is no folder here, and the Hugging Face data set '{name}' cannot be loaded ({reason}): check "
             "its name and the network, or save it with `save_to_disk` elsewhere and give its folder."
         ) from error
     return _list(data, f"hf:{name}", "a Hugging Face data set", Path(datasets.config.HF_CACHE_HOME))
+
+
+def commit(name: str) -> str | None:
+    """Return the newest commit of a data set of the hub, or None where the hub cannot be reached.
+
+    Raises ConfigError for a name that is none, or that the hub does not know or does not give.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+
+    if not name.strip():
+        raise ConfigError("'hf:' names no data set: write hf:owner/name.")
+    try:
+        return huggingface_hub.HfApi().dataset_info(name, timeout=_PATIENCE).sha
+    except (HfHubHTTPError, HFValidationError) as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code >= 500:
+            return None
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"'{name}' is no folder here, and there is no such Hugging Face data set for you ({reason}): check its "
+            "name, or log in with `hf auth login` where it is private."
+        ) from error
+    except (HTTPError, OfflineModeIsEnabled):
+        return None
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Read from the hub's caches alone."""
+    import datasets
+    import huggingface_hub
+
+    modules: list[Any] = [huggingface_hub.constants, datasets.config]
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 def _list(data: Any, shown: str, kind: str, root: Path | None) -> Listing:

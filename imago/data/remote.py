@@ -3,6 +3,8 @@
 import hashlib
 import re
 import shutil
+import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,11 +95,11 @@ def fetch_kaggle(handle: str) -> Path:
         import kagglehub
     except ImportError as error:
         raise ConfigError(
-            "Kaggle data sets need kagglehub: run `pip install kagglehub`, or download it and give its folder."
+            "Kaggle data sets need kagglehub: run `pip install '.[kaggle]'`, or download it and give its folder."
         ) from error
     try:
         return Path(kagglehub.dataset_download(handle))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"The Kaggle data set '{handle}' cannot be downloaded: {reason}") from error
 

@@ -143,13 +143,15 @@ def fetched(source: str) -> Path:
 def source_state(source: str | None) -> str:
     """Return a digest that changes when the files of a source do, by their names, sizes and times of change.
 
-    A hub's data set is known by its name alone. Raises ConfigError where there is no such source.
+    A hub's data set is known by its commit, where the hub can be asked, and else by its name. Raises ConfigError where
+    there is no such source.
     """
     if source is None:
         return "synthetic"
     source = spelt_out(source)
     if _of_a_hub(source):
-        return source
+        version = None if source.startswith("kaggle:") else hugging_face.commit(source.removeprefix("hf:"))
+        return f"{source}@{version}" if version else source
     if remote.is_remote(source) and not source.startswith("file://"):
         return remote.state(source)
     path = _local(source)
@@ -250,7 +252,8 @@ def _with_splits(rows: list[Row], config: DataConfig, seed: int) -> tuple[list[R
     made = list(rows)
     for index, split in zip(divided, splits, strict=True):
         made[index] = replace(rows[index], split=split)
-    what = "The splits were" if from_all else f"{' and '.join(name for name in missing)} was taken from train,"
+    were = "was" if len(missing) == 1 else "were"
+    what = "The splits were" if from_all else f"{' and '.join(missing)} {were} taken from train,"
     return made, f" {what} made by class and by likeness from seed {seed}."
 
 

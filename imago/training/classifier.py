@@ -8,7 +8,7 @@ import httpx
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from torch import nn
 
@@ -31,7 +31,7 @@ __all__ = [
 _CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
 _SEED, _SHOWN = 0, 3
 _PATIENCE = 5.0  # seconds
-_NO_NETWORK = (OSError, httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
+_NO_NETWORK = (OSError, httpx.HTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
 
 
 def create_classifier(architecture: str, weights: str, num_classes: int, image_size: int) -> nn.Module:

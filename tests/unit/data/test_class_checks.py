@@ -124,3 +124,13 @@ def test_blurring_does_not_pass_for_the_same_split() -> None:
     result = checked(ImageDataset.from_rows(*zip(*rows, strict=True), origin="a test"))["split_outlier"]
     assert "val in" in result.sentence
     assert "sharpness" in result.sentence
+
+
+@pytest.mark.parametrize(
+    "names", [("1.5", "15"), ("-1", "1"), ("C#", "C++"), ("😀", "😡"), ("कल", "काला"), ("+", "-"), ("moth 1", "moth 2")]
+)
+def test_names_that_mean_different_things_are_not_taken_for_one(names: tuple[str, str]) -> None:
+    rows = [
+        (f"train/{name}/{number}.jpg", encode(moth(1, number)), name, "train") for name in names for number in (0, 1)
+    ]
+    assert checked(flock(*rows))["class_name_collision"].count == 0

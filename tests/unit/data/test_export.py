@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from imago.config import DataConfig
 from imago.data.dataset import ImageDataset
-from imago.data.export import MARKER, PARQUET, export
+from imago.data.export import MARKER, PARQUET, export, refuse_overlap
+from imago.data.sources import load_dataset
 from imago.errors import ConfigError, ImagoError
 from tests.packages import colour_dataset
 
@@ -104,3 +106,23 @@ def test_an_export_that_cannot_take_its_place_leaves_the_earlier_one(
         export(dataset.split("train"), tmp_path / "out")
     assert files(tmp_path / "out") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_is_a_source_whatever_its_pictures_were_called(tmp_path: Path) -> None:
+    dataset = colour_dataset()
+    names = [f"{index:06d}" if index % 2 else f"{index % 4} (row {index}).jpg" for index in range(len(dataset))]
+    images = [dataset.image(index) for index in range(len(dataset))]
+    bare = ImageDataset.from_rows(names, images, dataset.labels, dataset.splits, origin="a test")
+    export(bare, tmp_path / "out")
+    again = load_dataset(DataConfig(source=str(tmp_path / "out")), seed=0)
+    assert again.fingerprint == bare.fingerprint
+    assert {Path(name).suffix for name in again.ids} == {".jpg", ".png"}
+
+
+@pytest.mark.parametrize("target", ["moths", "moths/below", "."])
+def test_what_is_exported_does_not_lie_in_or_around_its_source(tmp_path: Path, target: str) -> None:
+    (tmp_path / "moths").mkdir()
+    with pytest.raises(ConfigError, match="source"):
+        refuse_overlap(tmp_path / target, str(tmp_path / "moths"))
+    refuse_overlap(tmp_path / "elsewhere", str(tmp_path / "moths"))
+    refuse_overlap(tmp_path / "elsewhere", "s3://bucket/moths")

@@ -27,7 +27,13 @@ def test_class_folders_give_labels_and_no_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "val", "test"), ("Train", "VALID", "Test"), ("train", "validation", "test")]
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Train", "VALID", "Test"),
+        ("train", "validation", "test"),
+        ("Training", "Val", "TESTING"),
+    ],
 )
 def test_split_folders_are_recognised_by_any_of_their_names(tmp_path, names):
     write_classes(tmp_path, {f"{name}/{label}": 2 for name in names for label in "ab"})
@@ -167,3 +173,23 @@ def test_unlabelled_test_folder_beside_class_folders_is_ignored(tmp_path):
     listing = list_folder(tmp_path, "moths")
     assert [row.id for row in listing.rows] == ["train/a/0.jpg", "train/b/0.jpg"]
     assert "Ignored 3 pictures outside the class folders" in listing.origin
+
+
+@pytest.mark.parametrize("above", ["archive", "archive/moths", "a/b/c"])
+@pytest.mark.parametrize("splits", [("train/", "test/"), ("",)])
+def test_folders_above_the_classes_are_looked_into_past_pictures_beside_them(tmp_path, above, splits):
+    write_classes(tmp_path, {f"{above}/{split}{label}": 1 for split in splits for label in "ab"})
+    (tmp_path / "cover.jpg").write_bytes(b"a cover")
+    assert {row.label for row in list_folder(tmp_path, "moths").rows} == {"a", "b"}
+
+
+def test_splits_inside_the_classes_are_refused(tmp_path):
+    write_classes(tmp_path, {f"{label}/{split}": 1 for split in ("train", "test") for label in "ab"})
+    with pytest.raises(DataRefused, match="test, train inside its class folders"):
+        list_folder(tmp_path, "moths")
+
+
+def test_a_table_beside_pictures_in_one_folder_is_named(tmp_path):
+    write_classes(tmp_path, {"images": 3})
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    assert "If labels.csv says the labels, name that file" in list_folder(tmp_path, "moths").origin

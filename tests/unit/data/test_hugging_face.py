@@ -1,3 +1,9 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
 import datasets
 import pytest
 from PIL import Image
@@ -5,6 +11,8 @@ from PIL import Image
 from imago.config import DataConfig
 from imago.data.sources import load_dataset
 from imago.errors import ConfigError, DataRefused
+from imago.home import ROOT
+from tests.unit.data import hubs
 from tests.unit.data.pictures import encode, moth
 
 CLASSES = ["luna", "atlas"]
@@ -56,6 +64,7 @@ def test_labels_without_names_are_their_numbers_and_unlabelled_rows_are_left_out
     data.save_to_disk(tmp_path / "saved")
     dataset = load(tmp_path / "saved")
     assert (dataset.classes, len(dataset)) == (("0", "1"), 8)
+    assert "Left out 1 without a label" in dataset.origin
 
 
 def test_pictures_that_lie_as_files_beside_it_are_read(tmp_path):
@@ -69,23 +78,68 @@ def test_pictures_that_lie_as_files_beside_it_are_read(tmp_path):
     assert all(load(tmp_path / "saved").image(index)[1:4] == b"PNG" for index in range(4))
 
 
-def test_data_set_of_the_hub_is_read_by_its_name(monkeypatch):
-    parts = datasets.DatasetDict({"train": make(20), "unsupervised": make(4, first=40)})
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: asked.append(name) or parts)
-    dataset = load("hf:owner/moths")
-    assert asked == ["owner/moths"]
-    assert dataset.counts()["luna"] == {"train": 8, "val": 1, "test": 1}
-    assert "Ignored its splits unsupervised" in dataset.origin
+def described(name, tmp_path, address):
+    """What the command line says of a hub's data set; its clients read where the hub is when they are imported."""
+    homes = {"HF_HOME": str(tmp_path / "hf"), "IMAGO_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, str(ROOT / "run.py"), "data", "describe", "--json", "--data", name]
+    run = subprocess.run(
+        command, env=os.environ | homes | {"HF_ENDPOINT": address}, capture_output=True, text=True, timeout=120
+    )
+    return run.returncode, json.loads(run.stdout)
 
 
-def test_data_set_that_cannot_be_loaded_is_one_line(monkeypatch):
-    def refuse(name):
-        raise ConnectionError(f"Couldn't reach {name}\non the Hub")
+def parquet(data, tmp_path):
+    data.to_parquet(tmp_path / "train.parquet")
+    return (tmp_path / "train.parquet").read_bytes()
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(ConfigError, match=r"'owner/moths' cannot be loaded \(Couldn't reach owner/moths on the Hub\)"):
-        load("hf:owner/moths")
+
+def test_data_set_of_the_hub_is_read_by_its_name_and_from_the_cache_where_the_hub_is_gone(tmp_path):
+    with hubs.hub("owner/moths", {"train.parquet": parquet(make(20), tmp_path)}) as address:
+        code, online = described("hf:owner/moths", tmp_path, address)
+        unknown = described("hf:owner/mohts", tmp_path, address)
+    begun = time.monotonic()
+    offline = described("owner/moths", tmp_path, address)
+    absent = described("hf:owner/other", tmp_path, address)
+    assert time.monotonic() - begun < 30  # where its client would try for 24 s, twice
+    assert code == 0
+    assert online["counts"]["luna"] == {"train": 8, "val": 1, "test": 1}
+    assert "Hugging Face data set" in online["origin"]
+    assert offline == (0, online)
+    assert unknown[0] == absent[0] == 2
+    assert "no such Hugging Face data set" in unknown[1]["error"]
+    assert "'owner/other' cannot be loaded" in absent[1]["error"]
+
+
+def test_no_private_file_is_read_for_a_data_set_from_elsewhere(tmp_path):
+    private = tmp_path / "private.png"
+    private.write_bytes(encode(moth(0, 0, 32), "PNG"))
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("string")})
+    rows = {"image": [{"bytes": None, "path": str(private)}] * 20, "label": ["a", "b"] * 10}
+    evil = datasets.Dataset.from_dict(rows, features=features)
+    with hubs.hub("owner/evil", {"train.parquet": parquet(evil, tmp_path)}) as address:
+        code, told = described("hf:owner/evil", tmp_path, address)
+    assert (code, told["unreadable"]) == (0, 20)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "train.parquet").rename(inside / "train.parquet")
+    dataset = load(inside / "train.parquet")
+    assert {dataset.image(index) for index in range(20)} == {b""}
+
+
+def test_ids_that_begin_anew_in_each_split_are_not_taken(tmp_path):
+    parts = {name: make(6, first=10 * at) for at, name in enumerate(("train", "validation", "test"))}
+    numbered = {name: part.add_column("id", [str(row) for row in range(6)]) for name, part in parts.items()}
+    datasets.DatasetDict(numbered).save_to_disk(tmp_path / "saved")
+    dataset = load(tmp_path / "saved")
+    assert len(set(dataset.ids)) == 18
+
+
+def test_the_split_column_counts_where_there_is_one_part_only(tmp_path):
+    split = ["train"] * 8 + ["validation", "validation", "test", "test"]
+    datasets.DatasetDict({"train": make(12).add_column("split", split)}).save_to_disk(tmp_path / "saved")
+    dataset = load(tmp_path / "saved")
+    assert dataset.counts()["luna"] == {"train": 4, "val": 1, "test": 1}
+    assert "split column" in dataset.origin
 
 
 def test_data_set_without_pictures_is_refused(tmp_path):

@@ -92,3 +92,10 @@ def test_the_limits_follow_the_configuration() -> None:
     assert results["too_small"].count == results["too_small"].count == len(flock())
     assert results["too_many_pixels"].count == 0
     assert checked(flock(), DataConfig(max_pixels=64 * 64 - 1))["too_many_pixels"].count == len(flock())
+
+
+def test_a_white_drawing_on_black_is_not_underexposed() -> None:
+    drawing = np.zeros((64, 64, 3), dtype=np.uint8)
+    drawing[20:30, 10:40] = 255
+    found = checked(flock(("train/io/drawn.jpg", encode(drawing, "PNG"), "io", "train")))
+    assert found["dark"].count == 0

@@ -1,15 +1,19 @@
+import shutil
 import sys
-import types
 from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import fsspec
 import pytest
+from kagglesdk import kaggle_env
 
 from imago.config import DataConfig
 from imago.data import remote
 from imago.data.sources import load_dataset, source_state
 from imago.errors import ConfigError, DataRefused
+from tests.loopback import serving
+from tests.unit.data import hubs
 from tests.unit.data.pictures import write_classes
 
 
@@ -132,7 +136,7 @@ def test_address_without_pictures_is_refused(bucket, source, error, message):
 
 def test_kaggle_without_its_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(ConfigError, match="pip install kagglehub"):
+    with pytest.raises(ConfigError, match="pip install"):
         load("kaggle:owner/moths")
 
 
@@ -141,22 +145,41 @@ def test_kaggle_handle_of_another_form_is_refused():
         load("kaggle:../moths")
 
 
-def test_kaggle_data_set_is_read_where_kagglehub_puts_it(tmp_path, monkeypatch):
-    write_classes(tmp_path / "cache", {"a": 4, "b": 4})
-    fake = types.SimpleNamespace(dataset_download=lambda handle: str(tmp_path / {"owner/moths": "cache"}[handle]))
-    monkeypatch.setitem(sys.modules, "kagglehub", fake)
-    dataset = load("kaggle:owner/moths")
-    assert len(dataset) == 8
+@pytest.fixture
+def kaggle_at(tmp_path, monkeypatch):
+    """Points the real client at an address."""
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+    return lambda address: monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.TEST, address)
+
+
+def test_kaggle_data_set_is_downloaded_once_and_read(tmp_path, kaggle_at):
+    source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
+    with hubs.kaggle("owner", "moths", source) as address:
+        kaggle_at(address)
+        dataset = load("kaggle:owner/moths")
+        written = sorted((tmp_path / "kaggle").rglob("*.jpg"))
+        assert load("kaggle:owner/moths").fingerprint == dataset.fingerprint == load(str(source)).fingerprint
+    assert (len(dataset), len(written)) == (8, 8)
     assert dataset.origin.startswith("kaggle:owner/moths was read as class folders")
 
 
-def test_failed_kaggle_download_is_one_line(monkeypatch):
-    def refuse(_):
-        raise OSError("403\nForbidden")
+def test_kaggle_archive_that_did_not_come_whole_is_not_read(tmp_path, kaggle_at):
+    source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
+    with hubs.kaggle("owner", "moths", source, cut=40) as address:
+        kaggle_at(address)
+        with pytest.raises(ConfigError, match="'owner/moths' cannot be downloaded"):
+            load("kaggle:owner/moths")
+    with hubs.kaggle("owner", "moths", source) as address:
+        kaggle_at(address)
+        assert len(load("kaggle:owner/moths")) == 8
 
-    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=refuse))
-    with pytest.raises(ConfigError, match="cannot be downloaded: 403 Forbidden"):
-        remote.fetch_kaggle("owner/moths")
+
+def test_kaggle_data_set_that_is_not_there_is_one_line(tmp_path, kaggle_at):
+    with hubs.kaggle("owner", "moths", tmp_path) as address:
+        kaggle_at(address)
+        with pytest.raises(ConfigError, match=r"'owner/other' cannot be downloaded: .*403"):
+            remote.fetch_kaggle("owner/other")
 
 
 @pytest.mark.parametrize(
@@ -168,3 +191,54 @@ def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(source):
         load(source)
     assert "pass@" not in str(refused.value)
     assert "=ab" not in str(refused.value)
+
+
+def test_over_http_a_picture_that_changed_is_fetched_again(tmp_path):
+    source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
+
+    class Folder(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(source))
+
+        def log_message(self, *_):
+            return
+
+    with serving(Folder) as address:
+        before = load(f"{address}/").fingerprint
+        assert load(f"{address}/").fingerprint == before == load(str(source)).fingerprint
+        (source / "a" / "0.jpg").write_bytes((source / "b" / "0.jpg").read_bytes())
+        assert load(f"{address}/").fingerprint == load(str(source)).fingerprint != before
+
+
+def test_what_was_taken_out_of_the_cache_is_fetched_again(bucket, tmp_path):
+    before = load("memory://moths")
+    shutil.rmtree(tmp_path / "home" / "datasets")
+    next((tmp_path / "home" / "sources").rglob("*.jpg")).unlink()
+    assert load("memory://moths").fingerprint == before.fingerprint
+
+
+def test_few_versions_of_a_source_are_kept(bucket, tmp_path):
+    for number in range(4):
+        bucket.pipe(f"/moths/a/new{number}.jpg", b"another")
+        load("memory://moths")
+    (place,) = (tmp_path / "home" / "sources").iterdir()
+    assert len([path for path in place.iterdir() if path.is_dir()]) == 2
+
+
+@pytest.mark.parametrize("source", ["simplecache::https://u:p@host/moths", "https://token@host/moths.csv"])
+def test_a_secret_in_any_part_of_an_address_is_refused(source):
+    with pytest.raises(ConfigError, match="on host holds a password or a key"):
+        load(source)
+
+
+def test_a_zip_is_read_from_its_root(tmp_path):
+    source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
+    archive = shutil.make_archive(str(tmp_path / "moths"), "zip", source)
+    assert load(f"zip://::{archive}").fingerprint == load(str(source)).fingerprint
+
+
+def test_a_manifest_may_name_pictures_without_an_extension(bucket):
+    bucket.pipe("/moths/plain", bucket.cat("/moths/a/0.jpg"))
+    bucket.pipe("/moths/moths.csv", b"path;label\nplain;a\nb/1.jpg;b\n")
+    dataset = load("memory://moths/moths.csv")
+    assert all(dataset.image(index) for index in range(2))

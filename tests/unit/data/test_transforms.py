@@ -144,3 +144,17 @@ def test_both_decoders_of_jpeg_give_the_same_pixels(
 def test_bytes_before_a_marker_are_strange_and_not_broken() -> None:
     whole = _encoded(_noise(64), "JPEG")
     assert np.array_equal(decode(whole[:-2] + b"\0\0\0" + whole[-2:]), decode(whole))
+
+
+def test_a_picture_that_is_filled_up_with_grey_is_refused() -> None:
+    whole = _encoded(_noise(64), "JPEG", quality=90)
+    start = whole.index(b"\xff\xda") + 300
+    with pytest.raises(UnreadablePicture, match="to its end"):
+        decode(whole[:start] + b"\xff\xd9")
+
+
+def test_a_png_whose_checksum_is_wrong_is_refused() -> None:
+    whole = bytearray(_encoded(_noise(64)))
+    whole[len(whole) // 2] ^= 1
+    with pytest.raises(UnreadablePicture, match="cannot be decoded"):
+        decode(bytes(whole))

@@ -128,3 +128,27 @@ def test_the_same_data_gives_the_same_verdict_to_the_byte() -> None:
 def test_statistics_of_other_data_are_refused() -> None:
     with pytest.raises(ImagoError, match="not of this data set"):
         validate(flock(), compute_statistics(flock(*TROUBLE)), CONFIG)
+
+
+def test_data_of_which_most_would_leave_is_refused_with_the_cause() -> None:
+    words = [(f"train/io/{number}x.jpg", b"words", "io", "train") for number in range(len(GOOD) + 1)]
+    result = verdict(flock(*words))
+    assert result.verdict == "refused"
+    assert result.reasons[0].startswith(f"{len(words)} of {len(words) + len(GOOD)} pictures would be left out")
+    assert "data.checks.undecodable=warn" in result.reasons[0]
+    assert verdict(flock(*words), DataConfig(max_quarantined=1)).verdict == "accepted"
+
+
+def test_of_copies_in_one_split_one_stays() -> None:
+    copies = [(f"train/io/copy{number}.jpg", bytes_of("train/io/0.jpg"), "io", "train") for number in range(2)]
+    result = verdict(flock(*copies), DataConfig(checks=ChecksConfig(duplicate_in_split="quarantine")))
+    assert set(result.quarantined) == {name for name, *_ in copies}
+    assert all("'train/io/0.jpg' again" in why for why in result.quarantined.values())
+
+
+def test_a_copy_is_told_by_the_one_that_stays_and_its_name() -> None:
+    one, other = (("train/io/p.jpg", "io"), ("train/luna/q.jpg", "luna"))
+    copies = [(name, bytes_of("val/io/0.jpg"), label, "train") for name, label in (one, other)]
+    result = verdict(flock(*copies))
+    assert result.quarantined["train/io/p.jpg"] == "duplicate_across_splits: it is 'val/io/0.jpg' again"
+    assert result.quarantined["train/luna/q.jpg"].endswith("it is 'val/io/0.jpg' again, there called 'io'")
