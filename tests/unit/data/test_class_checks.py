@@ -130,7 +130,5 @@ def test_blurring_does_not_pass_for_the_same_split() -> None:
     "names", [("1.5", "15"), ("-1", "1"), ("C#", "C++"), ("😀", "😡"), ("कल", "काला"), ("+", "-"), ("moth 1", "moth 2")]
 )
 def test_names_that_mean_different_things_are_not_taken_for_one(names: tuple[str, str]) -> None:
-    rows = [
-        (f"train/{name}/{number}.jpg", encode(moth(1, number)), name, "train") for name in names for number in (0, 1)
-    ]
+    rows = [(f"train/{name}/0.jpg", encode(moth(1, number)), name, "train") for number, name in enumerate(names)]
     assert checked(flock(*rows))["class_name_collision"].count == 0

@@ -210,7 +210,8 @@ def test_over_http_a_picture_that_changed_is_fetched_again(tmp_path):
         assert load(f"{address}/").fingerprint == load(str(source)).fingerprint != before
 
 
-def test_what_was_taken_out_of_the_cache_is_fetched_again(bucket, tmp_path):
+@pytest.mark.usefixtures("bucket")
+def test_what_was_taken_out_of_the_cache_is_fetched_again(tmp_path):
     before = load("memory://moths")
     shutil.rmtree(tmp_path / "home" / "datasets")
     next((tmp_path / "home" / "sources").rglob("*.jpg")).unlink()
