@@ -106,7 +106,7 @@ def main() -> None:
         _fail(error.format_message() if usage else str(error), 2 if usage else error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         _fail(
-            "Interrupted. What stood before still stands; the same command goes on after the last finished step.",
+            "Interrupted. What stood before still stands; the same command goes on after the last step or epoch done.",
             130,
             debug,
         )

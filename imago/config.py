@@ -94,15 +94,31 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the classifier is fitted."""
 
-    epochs: int = Field(default=5, ge=1)  # of the whole network; a pretrained one's head is fitted before
+    epochs: int = Field(default=5, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=32, ge=1)  # pictures
+    accumulate: int = Field(default=1, ge=1)  # batches whose gradients make one step
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
     head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, from each layer to the one below
     weight_decay: float = Field(default=0.05, ge=0)  # AdamW's
+    clip_norm: float = Field(default=5.0, ge=0)  # of the gradients; 0: as they are
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)  # of a moving average of the weights; 0: none
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)  # of the training loss
+    balance: Literal["none", "sampling", "loss"] = "none"  # what makes rare classes count as much as frequent ones
     warmup_head: bool = True  # first fit the head on features computed once, where weights are pretrained
+    freeze_batch_norm: bool = False  # keep the pretrained statistics
     augment: bool = True  # random crops, flips, colours
+    rand_augment: str | None = None  # timm's, such as rand-m7-n2, in place of the colours
+    erasing: Fraction = 0.0  # how often a rectangle of a picture is filled with noise
+    mixup: float = Field(default=0.0, ge=0)  # alpha of mixup; 0: none
+    cutmix: float = Field(default=0.0, ge=0)  # alpha of CutMix; 0: none
     train_size: int | None = Field(default=None, ge=32, le=1024)  # side while training, in pixels; None: what suits
+    full_size_epochs: int = Field(default=0, ge=0)  # the last so many, at data.image_size
+    patience: int | None = Field(default=None, ge=1)  # epochs without a better one, after which to stop; None: never
+    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"  # what patience looks at
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"  # auto: mixed where the device gains by it
+    checkpoint_gradients: bool = False  # compute activations twice rather than keep them: less memory, more time
+    compile: bool = False  # by torch.compile; pays in long trainings
     num_workers: int = Field(default=0, ge=0)  # processes that load pictures; 0: the training process itself
 
 

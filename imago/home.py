@@ -1,6 +1,7 @@
 """Where Imago keeps what it must find again: the MLflow database, Bentos, deployments, predictions, reports."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from uuid import uuid4
@@ -50,6 +51,16 @@ def write_report(name: str, text: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def place_for(kind: str, key: str, *, keep: int) -> Path:
+    """Return the folder of work that may have to go on later, made if absent; of its kind the newest are kept."""
+    folder = home() / kind / key
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def _made(variable: str) -> Path:

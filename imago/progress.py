@@ -23,11 +23,12 @@ class EpochResult:
 
 
 class Reporter(Protocol):
-    """Whoever is told of the work: `start` opens a stretch of it, `advance` counts, `epoch` closes an epoch."""
+    """Whoever is told of the work: `start` opens a stretch, `advance` counts, `epoch` closes one, `note` says more."""
 
     def start(self, what: str, total: int) -> None: ...
     def advance(self, count: int = 1) -> None: ...
     def epoch(self, result: EpochResult) -> None: ...
+    def note(self, text: str) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,7 +89,10 @@ class Lines:
         self._stream.flush()
 
     def epoch(self, result: EpochResult) -> None:
-        self._stream.write(sentence(result) + "\n")
+        self.note(sentence(result).strip())
+
+    def note(self, text: str) -> None:
+        self._stream.write(f"  {text}\n")
         self._stream.flush()
 
     def __enter__(self) -> Self:
@@ -119,7 +123,10 @@ class Bar:
             self._progress.advance(self._task, count)
 
     def epoch(self, result: EpochResult) -> None:
-        self._console.print(sentence(result), highlight=False)
+        self.note(sentence(result).strip())
+
+    def note(self, text: str) -> None:
+        self._console.print(f"  {text}", highlight=False, markup=False)
 
     def __enter__(self) -> Self:
         self._progress.start()

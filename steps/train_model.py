@@ -1,6 +1,7 @@
 """Fit the classifier."""
 
 import atexit
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 import mlflow
 from zenml import log_metadata, step
 
+from imago import home
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
@@ -44,10 +46,19 @@ def train_model(
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
     mlflow.log_params(parameters | {"image_size": image_size, "seed": seed, "data": accepted.fingerprint})
+    state = (accepted.digests, accepted.labels, accepted.splits, model, training, image_size, seed, weights_state)
+    workdir = home.place_for("training", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=4)
     folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
     trained = train(
-        accepted, model, training, image_size=image_size, seed=seed, on_epoch=log_epoch, workdir=folder / "work"
+        accepted,
+        model,
+        training,
+        image_size=image_size,
+        seed=seed,
+        on_epoch=log_epoch,
+        workdir=workdir,
+        features=home.home() / "features",
     )
     package = export_package(
         trained, accepted, folder / "model", name=model.name, weights=f"{model.weights} ({weights_state})", seed=seed

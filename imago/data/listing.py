@@ -1,5 +1,6 @@
 """What a source holds before any picture is read: a row a picture, and a sentence on how the source was understood."""
 
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -58,10 +59,12 @@ def read_file(path: str | Path) -> bytes:
 
     A row without bytes is for validation to quarantine with its reason: one bad file does not stop the reading.
     """
-    path = Path(path)
     try:
-        return path.read_bytes() if is_plain_file(path) and path.stat().st_size <= MAX_FILE_BYTES else b""
-    except OSError:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            return b""
+        return Path(path).read_bytes()
+    except (OSError, ValueError):
         return b""
 
 

@@ -17,7 +17,7 @@ from imago.data.dataset import ImageDataset
 from imago.data.features import FEATURES, features_of, shrunk
 from imago.data.near_duplicates import OUTLINE_SIDE, outline
 from imago.data.neighbours import Outlines
-from imago.data.transforms import MAX_PIXELS, UnreadablePicture, decode_opened, open_picture
+from imago.data.transforms import MAX_PIXELS, UnreadablePicture, read_picture
 
 COLUMNS: dict[str, str] = {
     "id": "object",
@@ -109,22 +109,18 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[dict[
         why = "its file is missing, empty, too large, locked, or outside the source"
         return row | {"error": "missing", "error_message": why}, None
     try:
-        header = open_picture(data, max_pixels=max_pixels)
-        row |= {"format": _format(header.format), "mode": header.mode}
-        picture = decode_opened(header, data)
+        decoded = read_picture(data, max_pixels=max_pixels)
     except UnreadablePicture as error:
         return row | {"error": error.code, "error_message": str(error)}, None
-    height, width = picture.shape[:2]
-    picture = shrunk(picture)
+    height, width = decoded.pixels.shape[:2]
+    picture = shrunk(decoded.pixels)
     luma = Image.fromarray(picture).convert("L")
     measured = {
+        "format": "JPEG" if decoded.format == "MPO" else decoded.format,
+        "mode": decoded.mode,
         "width": width,
         "height": height,
         "aspect": width / height,
         **features_of(picture, luma),
     }
     return row | measured, outline(luma)
-
-
-def _format(name: str | None) -> str | None:
-    return "JPEG" if name == "MPO" else name

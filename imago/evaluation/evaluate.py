@@ -63,6 +63,7 @@ def evaluate(
         unknown_classes=unknown,
         dataset_fingerprint=dataset.fingerprint,
         test_fingerprint=test.fingerprint,
+        validation=package.spec.metrics,
         temperature=package.spec.temperature,
         reject_threshold=package.spec.reject_threshold,
         metrics=metrics,

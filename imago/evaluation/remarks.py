@@ -1,5 +1,6 @@
 """What a reader should know of an evaluation besides the accuracy, in sentences."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imago.evaluation.metrics import ClassMetrics, Metrics
@@ -74,12 +75,29 @@ def class_rows(metrics: Metrics) -> list[ClassRow]:
 
 def remarks(findings: Findings) -> list[Remark]:
     """Return what is to be known, bad news first."""
-    found = [_on_confidence(findings.metrics), *_on_classes(findings), *_on_slices(findings), *_on_robustness(findings)]
+    found = [
+        _on_confidence(findings.metrics),
+        *_on_training(findings.validation),
+        *_on_classes(findings),
+        *_on_slices(findings),
+        *_on_robustness(findings),
+    ]
     if findings.rejected:
         share = findings.rejected / findings.metrics.pictures
         text = f"It withholds {findings.rejected} answers ({percent(share)}) as too unsure."
         found.append(Remark(share <= _MANY_WITHHELD, text))
     return sorted(found, key=lambda remark: remark.good)
+
+
+def _on_training(validation: Mapping[str, float]) -> list[Remark]:
+    head, best = validation.get("head_val_accuracy"), validation.get("val_accuracy")
+    if head is None or best is None:
+        return []
+    if validation.get("best_epoch") == 0:
+        text = f"It is the head on frozen features ({percent(head)} on validation): no epoch of fine-tuning did better."
+        return [Remark(True, text)]
+    text = f"Fine-tuning took it from {percent(head)} on validation, the head on frozen features, to {percent(best)}."
+    return [Remark(True, text)]
 
 
 def _on_confidence(metrics: Metrics) -> Remark:

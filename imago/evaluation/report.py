@@ -40,6 +40,7 @@ class Findings(Finding):
     unknown_classes: tuple[str, ...]  # that the test pictures show besides, always answered wrong
     dataset_fingerprint: str
     test_fingerprint: str
+    validation: dict[str, float] = Field(default_factory=dict)  # what training found on the validation pictures
     temperature: float
     reject_threshold: float
     metrics: Metrics

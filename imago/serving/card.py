@@ -16,6 +16,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
         ("input", f"{size}×{size} pixels, RGB; the shorter side is scaled, the centre cut out"),
         ("mean, standard deviation", f"{_numbers(spec.preprocessing.mean)}; {_numbers(spec.preprocessing.std)}"),
         ("validation accuracy", f"{spec.metrics['val_accuracy']:.3f}"),
+        ("kept", kept(spec.metrics)),
         ("validation loss", f"{spec.metrics['val_loss']:.3f} before calibration"),
         ("temperature", f"{spec.temperature:.3f}, fitted on the validation pictures"),
         ("answers are rejected below", f"{spec.reject_threshold:.3f}"),
@@ -53,6 +54,16 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
             "",
         ]
     )
+
+
+def kept(metrics: Mapping[str, float]) -> str:
+    """Say which of the trained states the model is, and what the head on frozen features alone reached."""
+    head, epoch = metrics.get("head_val_accuracy"), int(metrics.get("best_epoch", 0))
+    if head is None:
+        return f"epoch {epoch}, the best on the validation pictures"
+    if epoch == 0:
+        return f"the head on frozen features ({head:.3f}): no epoch of fine-tuning did better"
+    return f"epoch {epoch}; the head on frozen features alone reached {head:.3f}"
 
 
 def _row(label: str, counts: Mapping[str, int]) -> str:

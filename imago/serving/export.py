@@ -115,7 +115,7 @@ def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: s
             "timm": version("timm"),
             "onnxruntime": onnxruntime.__version__,
         },
-        metrics={"val_accuracy": trained.best.val_accuracy, "val_loss": trained.best.val_loss},
+        metrics=_metrics(trained),
     )
 
 
@@ -196,3 +196,10 @@ def _answers(runtime: Runtime, part: ImageDataset, indices: Sequence[int]) -> li
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _metrics(trained: TrainedModel) -> dict[str, float]:
+    """Return what the validation pictures gave, for the head on frozen features as well, where it was fitted."""
+    head = [result.val_accuracy for result in trained.history if result.epoch == 0]
+    figures = {"val_accuracy": trained.best.val_accuracy, "val_loss": trained.best.val_loss}
+    return figures | {"best_epoch": float(trained.best.epoch)} | ({"head_val_accuracy": head[0]} if head else {})

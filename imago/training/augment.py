@@ -1,11 +1,21 @@
-"""Makes another picture of a picture, as the same species might have been photographed. Numpy and PIL only."""
+"""Makes another picture of a picture, as the same species might have been photographed."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image
+from pytorch_lightning import seed_everything
+from pytorch_lightning.utilities.seed import isolate_rng
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 
 from imago.data.transforms import RGB
+from imago.errors import ConfigError
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -18,12 +28,14 @@ class Augmentation:
     stretch: float = 4 / 3  # of a crop's sides
     degrees: float = 0.0  # of rotation, either way
     colour: float = 0.3  # of brightness, contrast and saturation, either way
+    rand_augment: str | None = None  # timm's, in place of turning and colours
+    erasing: float = 0.0  # how often a rectangle is filled with noise
 
 
 def augment(picture: RGB, size: int, rng: np.random.Generator, how: Augmentation) -> RGB:
     """Crop at random, scale to `size` pixels, mirror every other time, turn, and vary the light: (size, size, 3)."""
     image = Image.fromarray(picture)
-    if how.degrees:
+    if how.degrees and not how.rand_augment:
         filling = tuple(int(value) for value in picture.mean(axis=(0, 1)))
         angle = rng.uniform(-how.degrees, how.degrees)
         image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=filling)
@@ -31,7 +43,46 @@ def augment(picture: RGB, size: int, rng: np.random.Generator, how: Augmentation
     image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if how.rand_augment:
+        with drawn_from(rng):
+            return np.asarray(_rand_augment(how.rand_augment)(image))
     return vary_light(np.asarray(image), rng, how.colour)
+
+
+def erase(inputs: npt.NDArray[np.float32], rng: np.random.Generator, how: Augmentation) -> npt.NDArray[np.float32]:
+    """Fill a rectangle of a model's input (3, H, W) with noise, as often as `erasing` says.
+
+    Zhong et al. 2020, https://arxiv.org/abs/1708.04896.
+    """
+    if rng.random() >= how.erasing:
+        return inputs
+    with drawn_from(rng):
+        erased = RandomErasing(probability=1.0, mode="pixel", device="cpu")(torch.from_numpy(inputs))
+    return np.asarray(erased, dtype=np.float32)
+
+
+@contextmanager
+def drawn_from(rng: np.random.Generator) -> Iterator[None]:
+    """Let what draws from the global generators of Python, numpy and torch draw from this one for a while."""
+    with isolate_rng(include_cuda=False):
+        seed_everything(int(rng.integers(2**31)), verbose=False)
+        yield
+
+
+def check_rand_augment(policy: str) -> None:
+    """Raise ConfigError where timm does not know what `training.rand_augment` says."""
+    try:
+        _rand_augment(policy)
+    except (AssertionError, ValueError, KeyError, NotImplementedError) as error:
+        raise ConfigError(
+            f"training.rand_augment: '{policy}' is no policy of timm's RandAugment: write, say, rand-m7-n2."
+        ) from error
+
+
+@cache
+def _rand_augment(policy: str) -> Callable[[Image.Image], Image.Image]:
+    known: Callable[[Image.Image], Image.Image] = rand_augment_transform(policy, {"img_mean": (124, 116, 104)})
+    return known
 
 
 def random_crop(

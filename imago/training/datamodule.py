@@ -1,6 +1,6 @@
 """Gives Lightning its pictures: decoded once where they fit in memory, a new view of each in every epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imago.data.dataset import ImageDataset, Split
 from imago.data.transforms import RGB, Preprocessing, UnreadablePicture, decode, normalise, resize_to_square
 from imago.errors import DataRefused
-from imago.training.augment import Augmentation, augment
+from imago.training.augment import Augmentation, augment, erase
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pictures (N, 3, size, size) float32, and their classes' indices (N,) int64."""
@@ -66,11 +66,15 @@ def shrink(picture: RGB, side: int) -> RGB:
 
 @dataclass
 class View(Dataset[tuple[npt.NDArray[np.float32], int]]):
-    """Pictures as a model's inputs, with labels; augmented where `how` says so, differently in each epoch."""
+    """Pictures as a model's inputs, with labels; augmented where `how` says so, differently in each epoch.
+
+    `sizes` gives the side in pixels of each epoch, where it is not that of the preprocessing.
+    """
 
     pictures: DecodedPictures
     labels: Sequence[int]
     preprocessing: Preprocessing
+    sizes: Sequence[int] = ()
     how: Augmentation | None = None
     seed: int = 0
     epoch: int = 0
@@ -80,11 +84,35 @@ class View(Dataset[tuple[npt.NDArray[np.float32], int]]):
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], int]:
         picture, size = self.pictures[index], self.preprocessing.image_size
+        if self.sizes:
+            size = self.sizes[min(self.epoch, len(self.sizes) - 1)]
         if self.how is None:
-            shown = resize_to_square(picture, size)
-        else:
-            shown = augment(picture, size, np.random.default_rng([self.seed, self.epoch, index]), self.how)
-        return normalise(shown, self.preprocessing), self.labels[index]
+            return normalise(resize_to_square(picture, size), self.preprocessing), self.labels[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        inputs = normalise(augment(picture, size, rng, self.how), self.preprocessing)
+        return erase(inputs, rng, self.how) if self.how.erasing else inputs, self.labels[index]
+
+
+class EpochOrder(Sampler[int]):
+    """The order of each epoch, from the seed; Lightning says which epoch it is, also where it goes on after some."""
+
+    def __init__(self, view: View, *, balanced: bool = False) -> None:
+        self._view = view
+        self._balanced = balanced
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._view.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.Generator().manual_seed(self._view.seed * 100_003 + self._view.epoch)
+        if self._balanced:  # as many of each class as of any other, the rare ones again and again
+            labels = torch.tensor(self._view.labels)
+            chances = 1.0 / torch.bincount(labels).float()[labels]
+            return iter(torch.multinomial(chances, len(labels), replacement=True, generator=order).tolist())
+        return iter(torch.randperm(len(self._view), generator=order).tolist())
 
 
 def collate(rows: Sequence[tuple[npt.NDArray[np.float32], int]]) -> Batch:
@@ -110,6 +138,7 @@ class PictureDataModule(LightningDataModule):
         how: Augmentation | None,
         seed: int,
         num_workers: int = 0,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing
@@ -118,17 +147,16 @@ class PictureDataModule(LightningDataModule):
         self.how = how
         self.seed = seed
         self.num_workers = num_workers
+        self.balanced = balanced
+        self.contents = [(part, dataset.split(part).digests, dataset.split(part).labels) for part in ("train", "val")]
         self.train_pictures, self.train_labels = self._read(dataset, "train", classes, square=how is None)
         self.val_pictures, self.val_labels = self._read(dataset, "val", classes, square=True)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the epoch's training batches: shuffled, at the epoch's size."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        at_size = self.preprocessing.model_copy(update={"image_size": self.sizes[min(epoch, len(self.sizes) - 1)]})
-        view = View(self.train_pictures, self.train_labels, at_size, self.how, self.seed, epoch)
-        order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        """Return the training batches: shuffled, at the epoch's size."""
+        view = View(self.train_pictures, self.train_labels, self.preprocessing, self.sizes, self.how, self.seed)
         whole = len(view) > self.batch_size  # a last batch of one picture has no variance to normalise by
-        return self._loader(view, shuffle=True, generator=order, drop_last=whole)
+        return self._loader(view, sampler=EpochOrder(view, balanced=self.balanced), drop_last=whole)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation pictures as the endpoint will see them."""
@@ -138,14 +166,11 @@ class PictureDataModule(LightningDataModule):
         """Return the training pictures in their order, as the endpoint would see them."""
         return self._loader(View(self.train_pictures, self.train_labels, self.preprocessing))
 
-    def _loader(
-        self, view: View, *, shuffle: bool = False, generator: torch.Generator | None = None, drop_last: bool = False
-    ) -> DataLoader[Batch]:
+    def _loader(self, view: View, *, sampler: Sampler[int] | None = None, drop_last: bool = False) -> DataLoader[Batch]:
         return DataLoader(
             view,  # type: ignore[arg-type]
             batch_size=self.batch_size,
-            shuffle=shuffle,
-            generator=generator,
+            sampler=sampler,
             drop_last=drop_last,
             collate_fn=collate,
             num_workers=self.num_workers,

@@ -1,13 +1,21 @@
 """Fits the head alone, on features that the frozen backbone computes once."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
 from imago.training.classifier import embed
 
+Features = tuple[torch.Tensor, torch.Tensor]
+"""Embeddings (N, D) of pictures, and their labels (N,)."""
+
+_KEPT = 8  # files of features
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -17,7 +25,7 @@ def compute_features(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
     on_batch: Callable[[int], None] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Features:
     """Return the embeddings (N, D) that the model, in evaluation mode, gives pictures, and their labels (N,)."""
     model.eval()
     device = next(model.parameters()).device
@@ -32,9 +40,25 @@ def compute_features(
     return torch.cat(features), torch.cat(labels)
 
 
-def fit_head(
-    train: tuple[torch.Tensor, torch.Tensor], val: tuple[torch.Tensor, torch.Tensor], num_classes: int
-) -> nn.Linear:
+def cached_features(path: Path, compute: Callable[[], tuple[Features, Features]]) -> tuple[Features, Features]:
+    """Return the features of the training and validation pictures that a file holds, computed and kept there if new."""
+    try:
+        stored = load_file(path)
+        return (stored["train"], stored["train_labels"]), (stored["val"], stored["val_labels"])
+    except (OSError, KeyError, SafetensorError):  # not there yet, or damaged
+        train, val = compute()
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        save_file({"train": train[0], "train_labels": train[1], "val": val[0], "val_labels": val[1]}, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in sorted(path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT:]:
+        old.unlink(missing_ok=True)
+    return train, val
+
+
+def fit_head(train: Features, val: Features, num_classes: int) -> nn.Linear:
     """Fit a logistic regression on features; its penalty is the one whose head finds the validation labels likeliest.
 
     The features are standardised for the fit, and the scale then folded into the head's weights.

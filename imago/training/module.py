@@ -1,63 +1,85 @@
 """A timm classifier as Lightning trains it."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from timm.data import Mixup
+from timm.optim import param_groups_layer_decay
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional
 
+from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.training.datamodule import Batch
+from imago.training.recipe import Recipe
 
 _WARMUP_SHARE = 0.15
 
 
 class ClassifierModule(LightningModule):
-    """Cross-entropy and AdamW with one cycle of the learning rate; the head may learn faster than the backbone."""
+    """Cross-entropy and AdamW with one cycle of the learning rate; lower layers may learn more slowly than the head."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        learning_rate: float,
-        head_learning_rate: float,
-        weight_decay: float,
-        label_smoothing: float,
-    ) -> None:
+    def __init__(self, model: nn.Module, training: TrainingConfig, recipe: Recipe, labels: Sequence[int]) -> None:
         super().__init__()
         self.model = model
         self.memory_format = memory_format_of(model)
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.learning_rate = learning_rate
-        self.head_learning_rate = head_learning_rate
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
+        self.training_config = training
+        self.recipe = recipe
+        self.average = ModelEmaV3(model, decay=training.ema_decay, use_warmup=True) if training.ema_decay else None
+        counts = torch.bincount(torch.tensor(labels)).clamp_min(1).float()
+        self.class_weights = counts.mean() / counts if training.balance == "loss" else None
+        self.mixup = _mixup(training, len(counts))
+        if training.checkpoint_gradients:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        if training.compile:
+            model.compile()
         self.train_loss, self.val_loss, self.val_accuracy = float("nan"), float("nan"), 0.0
         self._losses: list[float] = []
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
+    @property
+    def judged(self) -> nn.Module:
+        """The weights that are validated and kept: their moving average, where there is one."""
+        return self.model if self.average is None else self.average.module
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, C) of pictures (N, 3, H, W)."""
-        logits: torch.Tensor = self.model(images.to(memory_format=self.memory_format))
+        network = self.model if self.training else self.judged
+        logits: torch.Tensor = network(images.to(memory_format=self.memory_format))
         return logits
 
     def on_train_epoch_start(self) -> None:
         self._losses.clear()
+        if self.training_config.freeze_batch_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
-    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         images, labels = batch
-        logits = self(images)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        smoothing = self.training_config.label_smoothing
+        if self.mixup is not None and len(labels) % 2 == 0:
+            images, labels = self.mixup(images, labels)  # which smooths them, too
+            smoothing = 0.0
+        weight = None if self.class_weights is None else self.class_weights.to(images.device)
+        loss = functional.cross_entropy(self(images), labels, weight=weight, label_smoothing=smoothing)
         value = loss.item()
-        if value != value or value == float("inf"):
+        if not math.isfinite(value):
             raise ImagoError(
-                f"The training loss is no longer a number in epoch {self.current_epoch + 1}: lower "
-                f"training.learning_rate (it is {self.learning_rate:g})."
+                f"The training loss is no longer a number in step {index + 1} of epoch {self.current_epoch + 1}: lower "
+                f"training.learning_rate (it is {self.recipe.learning_rate:g})."
             )
         self._losses.append(value)
         return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.average is not None:
+            self.average.update(self.model, step=self.global_step)
 
     def on_validation_epoch_start(self) -> None:
         self._outputs.clear()
@@ -77,7 +99,7 @@ class ClassifierModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = list(self._groups())
-        optimiser = torch.optim.AdamW(groups, lr=self.learning_rate)
+        optimiser = torch.optim.AdamW(groups, lr=self.recipe.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
             max_lr=[group["lr"] for group in groups],
@@ -88,18 +110,22 @@ class ClassifierModule(LightningModule):
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
     def _groups(self) -> Iterator[dict[str, Any]]:
+        """Give the parameters by learning rate and weight decay; timm knows the layers of its networks."""
         head = {id(parameter) for parameter in self.model.get_classifier().parameters()}  # type: ignore[operator]
-        for of_head, rate in ((False, self.learning_rate), (True, self.head_learning_rate)):
-            for decayed in (True, False):
-                members = [
-                    parameter
-                    for parameter in self.model.parameters()
-                    if parameter.requires_grad
-                    and (id(parameter) in head) == of_head
-                    and (parameter.ndim > 1) == decayed
-                ]
+        for group in param_groups_layer_decay(
+            self.model, self.training_config.weight_decay, layer_decay=self.training_config.layer_decay
+        ):
+            for of_head in (False, True):
+                members = [parameter for parameter in group["params"] if (id(parameter) in head) == of_head]
+                rate = self.recipe.head_learning_rate if of_head else self.recipe.learning_rate * group["lr_scale"]
                 if members:
-                    yield {"params": members, "lr": rate, "weight_decay": self.weight_decay if decayed else 0.0}
+                    yield {"params": members, "lr": rate, "weight_decay": group["weight_decay"]}
+
+
+def _mixup(training: TrainingConfig, classes: int) -> Mixup | None:
+    if not training.mixup and not training.cutmix:
+        return None
+    return Mixup(training.mixup, training.cutmix, label_smoothing=training.label_smoothing, num_classes=classes)
 
 
 def memory_format_of(model: nn.Module) -> torch.memory_format:

@@ -1,6 +1,6 @@
 """What the defaults of training are: they depend on whether the backbone has learned before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imago.config import TrainingConfig
 from imago.training.augment import Augmentation
@@ -24,11 +24,14 @@ def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, f
         if pretrained
         else Augmentation(smallest_crop=0.6, colour=0.2, degrees=15)
     )
+    augmentation = replace(augmentation, rand_augment=training.rand_augment, erasing=training.erasing)
     saves_time = pretrained and not fixed_size
     smaller = training.train_size or (round(image_size * 0.72 / 32) * 32 if saves_time else image_size)
     return Recipe(
         learning_rate=rate,
         head_learning_rate=training.head_learning_rate or rate,
         augmentation=augmentation if training.augment else None,
-        sizes=(smaller,) * training.epochs,
+        sizes=tuple(
+            image_size if left <= training.full_size_epochs else smaller for left in range(training.epochs, 0, -1)
+        ),
     )

@@ -1,21 +1,25 @@
 """Fits a classifier to a data set and keeps what was best on the validation pictures."""
 
 import contextlib
+import hashlib
 import logging
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn import functional
 
@@ -23,17 +27,19 @@ from imago import progress
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
-from imago.errors import DataRefused
+from imago.errors import ConfigError, DataRefused
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.progress import EpochResult, Reporter
+from imago.training.augment import check_rand_augment
 from imago.training.classifier import create_classifier, has_fixed_size, head_of, preprocessing_of, try_out
 from imago.training.datamodule import PictureDataModule
-from imago.training.features import compute_features, fit_head
+from imago.training.features import Features, cached_features, compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
 from imago.training.recipe import recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
+CHECKPOINT = "last.ckpt"
 _COVERAGE = 0.95
 _LOWEST_CERTAINTY = 0.5
 
@@ -63,16 +69,22 @@ def train(
     logger: Logger | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     reporter: Reporter | None = None,
+    features: Path | None = None,
 ) -> TrainedModel:
     """Fit the head on frozen features where the backbone is pretrained, then everything; keep the best on validation.
 
-    The same seed gives the same weights on the same CPU. Raises ConfigError for a model that cannot be made,
+    The same seed gives the same weights on the same CPU. After each epoch a checkpoint is kept in `workdir`; where one
+    is there already, training goes on after it, to the same end. A folder of `features` keeps those of the frozen
+    backbone for the next training. Raises ConfigError for a model that cannot be made,
     DataRefused where there is nothing to train with, and ImagoError where the loss is no longer a number.
     """
+    workdir.mkdir(parents=True, exist_ok=True)
     classes = dataset.split("train").classes
     if len(classes) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {len(classes)}.")
     with _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
+        if training.rand_augment is not None:
+            check_rand_augment(training.rand_augment)
         pretrained = model.weights != "none"
         network = create_classifier(model.architecture, model.weights, len(classes), image_size)
         fixed = has_fixed_size(model.architecture)
@@ -89,23 +101,32 @@ def train(
             how=recipe.augmentation,
             seed=seed,
             num_workers=training.num_workers,
+            balanced=training.balance == "sampling",
         )
         best = _Best(reporting, on_epoch)
-        if not pretrained:
+        kept = workdir / CHECKPOINT
+        done = _interrupted_at(kept)
+        if done:
+            reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
+        elif not pretrained:
             _zero_head(network)
         elif training.warmup_head:
-            _warm_up(network, data, best, reporting)
-        module = ClassifierModule(
-            network,
-            learning_rate=recipe.learning_rate,
-            head_learning_rate=recipe.head_learning_rate,
-            weight_decay=training.weight_decay,
-            label_smoothing=training.label_smoothing,
-        )
-        _fit(module, data, best, training.epochs, logger, reporting, workdir)
+            _warm_up(network, data, best, reporting, features)
+        module = ClassifierModule(network, training, recipe, data.train_labels)
+        if not training.epochs and not best.history:
+            raise ConfigError(
+                "training.epochs is 0, which fits the head alone: it takes pretrained weights (model.weights) and "
+                "training.warmup_head."
+            )
+        if training.epochs:
+            callback = _Epochs(best, reporting, seed, kept, training)
+            _fit(module, data, callback, training, logger, kept if done else None, workdir)
+        if training.epochs and best.result.epoch == 0:
+            reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
         network.load_state_dict(best.state)
         network.eval().cpu()
         logits, labels = _validate(network, data)
+        kept.unlink(missing_ok=True)
     temperature = fit_temperature(logits, labels)
     coverage_threshold = fit_reject_threshold(softmax(logits, temperature), labels, coverage=_COVERAGE)
     return TrainedModel(
@@ -139,32 +160,69 @@ class _Best:
         if self._on_epoch is not None:
             self._on_epoch(result)
 
+    def since(self, monitor: str) -> int:
+        """Return how many epochs ago this figure was best."""
+        sign = -1 if monitor == "val_loss" else 1
+        values = [sign * getattr(result, monitor) for result in self.history]
+        return len(values) - 1 - max(range(len(values)), key=lambda index: values[index])
 
-class _Epochs:
-    """Tells of every step, and offers every epoch's weights; hooked into Lightning's callbacks."""
 
-    def __init__(self, best: _Best, reporting: Reporter) -> None:
+class _Epochs(Callback):
+    """Tells of every step, offers every epoch's weights, and keeps a checkpoint after each to go on from."""
+
+    def __init__(self, best: _Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig) -> None:
         self._best = best
         self._reporting = reporting
+        self._seed = seed
+        self._kept = kept
+        self._training = training
         self._started = 0.0
 
-    def callback(self) -> Callback:
-        return LambdaCallback(
-            on_train_epoch_start=self._begin, on_train_batch_end=self._advance, on_validation_end=self._finish
-        )
-
-    def _begin(self, trainer: Trainer, *_: object) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+        seed = self._seed * 100_003 + trainer.current_epoch
+        seed_everything(seed % 2**32, verbose=False)  # an epoch is the same whatever ran before it
         self._started = time.monotonic()
         batches = int(trainer.num_training_batches)
         self._reporting.start(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", batches)
 
-    def _advance(self, *_: object) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
         self._reporting.advance()
 
-    def _finish(self, trainer: Trainer, module: ClassifierModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierModule)
         seconds = time.monotonic() - self._started
-        figures = (module.train_loss, module.val_loss, module.val_accuracy)
-        self._best.offer(EpochResult(trainer.current_epoch + 1, *figures, seconds), module.model)
+        figures = (pl_module.train_loss, pl_module.val_loss, pl_module.val_accuracy)
+        self._best.offer(EpochResult(trainer.current_epoch + 1, *figures, seconds), pl_module.judged)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
+        if self._training.patience is not None and self._best.since(self._training.monitor) >= self._training.patience:
+            trainer.should_stop = True
+            self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
+        partial = self._kept.with_name(f".{self._kept.name}.{uuid4().hex[:8]}")
+        try:
+            trainer.save_checkpoint(partial)
+            partial.replace(self._kept)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        history = [asdict(result) for result in self._best.history]
+        return {"history": history, "best": asdict(self._best.result), "state": self._best.state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best.history = [EpochResult(**result) for result in state_dict["history"]]
+        self._best.result, self._best.state = EpochResult(**state_dict["best"]), state_dict["state"]
+
+
+def _interrupted_at(kept: Path) -> int:
+    """Return after how many epochs a training was interrupted that left this checkpoint, 0 where none can be used."""
+    try:
+        return int(torch.load(kept, map_location="cpu", weights_only=True)["epoch"]) + 1
+    except FileNotFoundError:
+        return 0
+    except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError):
+        kept.unlink(missing_ok=True)  # begun by another version, or damaged
+        return 0
 
 
 def _zero_head(network: nn.Module) -> None:
@@ -174,18 +232,27 @@ def _zero_head(network: nn.Module) -> None:
         nn.init.zeros_(head.weight)
 
 
-def _warm_up(network: nn.Module, data: PictureDataModule, best: _Best, reporting: Reporter) -> None:
+def _warm_up(network: nn.Module, data: PictureDataModule, best: _Best, reporting: Reporter, kept: Path | None) -> None:
     head = head_of(network)
     if head is None or head.bias is None:
         return
     started = time.monotonic()
-    loaders = data.plain_train_dataloader(), data.val_dataloader()
-    reporting.start("features", len(data.train_labels) + len(data.val_labels))
-    layout = memory_format_of(network)
-    network.to(memory_format=layout)  # type: ignore[call-overload]
-    train, val = (
-        compute_features(network, loader, memory_format=layout, on_batch=reporting.advance) for loader in loaders
-    )
+
+    def compute() -> tuple[Features, Features]:
+        reporting.start("features", len(data.train_labels) + len(data.val_labels))
+        layout = memory_format_of(network)
+        network.to(memory_format=layout)  # type: ignore[call-overload]
+        train, val = (
+            compute_features(network, loader, memory_format=layout, on_batch=reporting.advance)
+            for loader in (data.plain_train_dataloader(), data.val_dataloader())
+        )
+        return train, val
+
+    if kept is None:
+        train, val = compute()
+    else:
+        kept.mkdir(parents=True, exist_ok=True)
+        train, val = cached_features(kept / f"{_features_key(network, head, data)}.safetensors", compute)
     fitted = fit_head(train, val, head.out_features)
     head.load_state_dict(fitted.state_dict())
     with torch.no_grad():
@@ -194,32 +261,49 @@ def _warm_up(network: nn.Module, data: PictureDataModule, best: _Best, reporting
     best.offer(EpochResult(0, losses[0], losses[1], accuracy, time.monotonic() - started), network)
 
 
+def _precision(training: TrainingConfig) -> Any:
+    if training.precision != "auto":
+        return training.precision
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _features_key(network: nn.Module, head: nn.Linear, data: PictureDataModule) -> str:
+    """Return a digest of all that decides the features: the backbone, its pictures and how they are shown to it."""
+    digest = hashlib.sha256(repr((data.contents, data.preprocessing)).encode())
+    own = {head.weight.data_ptr(), head.bias.data_ptr() if head.bias is not None else 0}
+    for name, value in network.state_dict().items():
+        if value.data_ptr() not in own:
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
 def _fit(
     module: ClassifierModule,
     data: PictureDataModule,
-    best: _Best,
-    epochs: int,
+    callback: Callback,
+    training: TrainingConfig,
     logger: Logger | None,
-    reporting: Reporter,
+    kept: Path | None,
     workdir: Path,
 ) -> None:
     trainer = Trainer(
-        max_epochs=epochs,
+        max_epochs=training.epochs,
         accelerator="auto",
         devices=1,
         logger=logger or False,
-        callbacks=[_Epochs(best, reporting).callback()],
+        callbacks=[callback],
         default_root_dir=workdir,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=1_000_000,
-        gradient_clip_val=5.0,
+        gradient_clip_val=training.clip_norm or None,
+        accumulate_grad_batches=training.accumulate,
+        precision=_precision(training),
     )
     with _interruptible():
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
 
 
 def _validate(network: nn.Module, data: PictureDataModule) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -249,9 +333,9 @@ def _interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch for a while."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Seed Python, numpy and torch for a while."""
+    with isolate_rng():
+        seed_everything(seed % 2**32, verbose=False)
         yield
 
 

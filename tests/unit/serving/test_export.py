@@ -117,7 +117,8 @@ def test_the_spec_says_what_it_was_made_of(package: ModelPackage, trained: Train
     assert spec.classes == MOTHS.classes
     assert spec.dataset_fingerprint == MOTHS.fingerprint
     assert spec.temperature == trained.temperature
-    assert spec.metrics == {"val_accuracy": trained.best.val_accuracy, "val_loss": trained.best.val_loss}
+    best = trained.best
+    assert spec.metrics == {"val_accuracy": best.val_accuracy, "val_loss": best.val_loss, "best_epoch": best.epoch}
     assert {"torch", "timm", "onnxruntime", "python", "imago"} == spec.versions.keys()
 
 

@@ -41,6 +41,9 @@ class Silence:
     def epoch(self, result: EpochResult) -> None:
         self.epochs.append(result)
 
+    def note(self, text: str) -> None:
+        self.stream.write(f"{text}\n")
+
     def __enter__(self) -> Self:
         return self
 

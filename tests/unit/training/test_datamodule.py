@@ -7,7 +7,7 @@ import torch
 from imago.data.transforms import Preprocessing, decode, preprocess
 from imago.errors import DataRefused
 from imago.training.augment import Augmentation
-from imago.training.datamodule import DecodedPictures, PictureDataModule, shrink
+from imago.training.datamodule import DecodedPictures, EpochOrder, PictureDataModule, shrink
 from tests.packages import picture_bytes
 from tests.unit.training.moths import SIZE, picture_rows, small_moths
 
@@ -15,20 +15,15 @@ PREPROCESSING = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0
 MOTHS = small_moths()
 
 
-class Epoch:
-    """Stands for Lightning's trainer in the one thing asked of it."""
-
-    def __init__(self, current_epoch: int) -> None:
-        self.current_epoch = current_epoch
-
-
 def _data(*, seed: int = 0, sizes: tuple[int, ...] = (SIZE,), how: Augmentation | None = None) -> PictureDataModule:
     return PictureDataModule(MOTHS, MOTHS.classes, PREPROCESSING, batch_size=8, sizes=sizes, how=how, seed=seed)
 
 
 def _first(data: PictureDataModule, epoch: int = 0) -> torch.Tensor:
-    data.trainer = Epoch(epoch)  # type: ignore[assignment]
-    images: torch.Tensor = next(iter(data.train_dataloader()))[0]
+    loader = data.train_dataloader()
+    assert isinstance(loader.sampler, EpochOrder)
+    loader.sampler.set_epoch(epoch)  # as Lightning does
+    images: torch.Tensor = next(iter(loader))[0]
     return images
 
 
@@ -54,7 +49,6 @@ def test_each_epoch_has_its_size_and_the_last_goes_on() -> None:
 
 def test_an_epoch_shows_every_picture_once_but_the_last_broken_batch() -> None:
     data = _data()
-    data.trainer = Epoch(0)  # type: ignore[assignment]
     labels = torch.cat([labels for _, labels in data.train_dataloader()])
     assert torch.bincount(labels).tolist() == [12, 12]
     data.batch_size = 10

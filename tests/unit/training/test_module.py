@@ -4,15 +4,21 @@ import timm
 import torch
 from torch import nn
 
+from imago.config import TrainingConfig
 from imago.training.module import ClassifierModule, memory_format_of
-from tests.unit.training.moths import ARCHITECTURE
+from imago.training.recipe import recipe_for
+from tests.unit.training.moths import ARCHITECTURE, SIZE
+
+
+def _module(model: nn.Module, **options: object) -> ClassifierModule:
+    training = TrainingConfig.model_validate(options)
+    recipe = recipe_for(training, pretrained=True, image_size=SIZE)
+    return ClassifierModule(model, training, recipe, labels=[0, 0, 0, 1, 2, 2])
 
 
 def test_only_matrices_decay_and_the_head_has_its_own_rate() -> None:
     model = timm.create_model(ARCHITECTURE, num_classes=3)
-    module = ClassifierModule(
-        model, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.05, label_smoothing=0.1
-    )
+    module = _module(model, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.05)
     groups = list(module._groups())
     rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     assert rates[id(model.conv_stem.weight)] == (1e-3, 0.05)
@@ -26,3 +32,35 @@ def test_networks_with_batch_norm_are_laid_out_channels_last() -> None:
     assert memory_format_of(timm.create_model(ARCHITECTURE)) is torch.channels_last
     assert memory_format_of(timm.create_model("test_convnext")) is torch.contiguous_format
     assert memory_format_of(nn.Linear(2, 2)) is torch.contiguous_format
+
+
+def test_lower_layers_learn_more_slowly_where_that_is_asked_for() -> None:
+    model = timm.create_model(ARCHITECTURE, num_classes=3)
+    module = _module(model, learning_rate=1e-3, head_learning_rate=1e-2, layer_decay=0.5)
+    rates = {id(parameter): group["lr"] for group in module._groups() for parameter in group["params"]}
+    assert rates[id(model.conv_stem.weight)] < rates[id(model.conv_head.weight)] <= 1e-3
+    assert rates[id(model.classifier.weight)] == 1e-2
+
+
+def test_rare_classes_weigh_more_where_that_is_asked_for() -> None:
+    model = timm.create_model(ARCHITECTURE, num_classes=3)
+    assert _module(model).class_weights is None
+    weights = _module(model, balance="loss").class_weights
+    assert weights is not None
+    assert weights[1] == 3 * weights[0] == 2 * weights[2]
+
+
+def test_frozen_statistics_stay_and_others_move() -> None:
+    batch = torch.rand(4, 3, SIZE, SIZE), torch.tensor([0, 1, 2, 0])
+    for frozen in (True, False):
+        module = _module(timm.create_model(ARCHITECTURE, num_classes=3), freeze_batch_norm=frozen).train()
+        before = module.model.bn1.running_mean.clone()
+        module.on_train_epoch_start()
+        module(batch[0])
+        assert torch.equal(module.model.bn1.running_mean, before) == frozen
+
+
+def test_the_moving_average_is_what_is_judged() -> None:
+    module = _module(timm.create_model(ARCHITECTURE, num_classes=3), ema_decay=0.9)
+    assert module.judged is not module.model
+    assert _module(module.model).judged is module.model

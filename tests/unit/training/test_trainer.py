@@ -1,5 +1,6 @@
 """Training is repeatable, keeps the best, stops cleanly and says nothing that was not asked for."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from imago.config import ModelConfig, SyntheticConfig, TrainingConfig
+from imago.config import CONFIGS, ModelConfig, SyntheticConfig, TrainingConfig, load_config
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import synthetic_dataset
 from imago.errors import ConfigError, DataRefused, ImagoError
@@ -106,7 +107,7 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_names_the_key_to_change(tmp_path: Path) -> None:
-    with pytest.raises(ImagoError, match=r"no longer a number in epoch \d.*training\.learning_rate \(it is 1e\+30\)"):
+    with pytest.raises(ImagoError, match=r"no longer a number in step \d.*training\.learning_rate \(it is 1e\+30\)"):
         _train(tmp_path, learning_rate=1e30, epochs=4)
 
 
@@ -160,3 +161,83 @@ def test_a_pretrained_network_of_a_fixed_size_trains_at_it(tmp_path: Path) -> No
         ConfigError, match=r"'test_vit3' does not take pictures of 96×96 pixels \(training.train_size\)"
     ):
         fit(train_size=96)
+
+
+def test_no_epochs_is_the_head_alone_and_its_features_are_computed_once(
+    tmp_path: Path, learned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe() -> TrainedModel:
+        return train(
+            MOTHS,
+            ModelConfig(architecture=ARCHITECTURE, weights=learned),
+            TrainingConfig(epochs=0, batch_size=8),
+            image_size=SIZE,
+            seed=0,
+            workdir=tmp_path / "work",
+            reporter=Silence(),
+            features=tmp_path / "features",
+        )
+
+    first = probe()
+    assert [result.epoch for result in first.history] == [0]
+    (stored,) = (tmp_path / "features").iterdir()
+    monkeypatch.setattr("imago.training.trainer.compute_features", lambda *_, **__: pytest.fail("computed again"))
+    assert _same(first, probe())
+    monkeypatch.undo()
+    stored.write_bytes(b"damaged")
+    assert _same(first, probe())
+
+
+def test_no_epochs_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.epochs is 0.*pretrained weights"):
+        _train(tmp_path, epochs=0)
+
+
+def test_that_the_head_is_kept_is_said(tmp_path: Path, learned: str) -> None:
+    reporter = Silence()
+    training = TrainingConfig(epochs=1, batch_size=8, learning_rate=3.0)
+    model = ModelConfig(architecture=ARCHITECTURE, weights=learned)
+    train(MOTHS, model, training, image_size=SIZE, seed=0, workdir=tmp_path, reporter=reporter)
+    assert "kept: the head on frozen features" in reporter.stream.getvalue()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiments").glob("*.yaml")))
+def test_every_experiment_trains(name: str, tmp_path: Path, learned: str) -> None:
+    config = load_config(name, ["training.batch_size=8"])
+    epochs = min(config.training.epochs, 2)
+    sides = {"train_size": SIZE} if config.training.train_size else {}
+    training = config.training.model_copy(update={"epochs": epochs, **sides})
+    weights = "none" if config.model.weights == "none" else learned
+    model = ModelConfig(architecture=ARCHITECTURE, weights=weights)
+    trained = train(MOTHS, model, training, image_size=SIZE, seed=0, workdir=tmp_path, reporter=Silence())
+    first = 0 if weights != "none" else 1
+    assert [result.epoch for result in trained.history] == list(range(first, epochs + 1))
+    assert all(math.isfinite(result.val_loss) for result in trained.history)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixup": 0.4, "cutmix": 1.0},
+        {"rand_augment": "rand-m7-n2", "erasing": 0.5},
+        {"balance": "sampling"},
+        {"accumulate": 2},
+        {"ema_decay": 0.9},
+        {"checkpoint_gradients": True},
+    ],
+)
+def test_every_ingredient_is_repeatable_and_changes_the_weights(tmp_path: Path, options: dict[str, object]) -> None:
+    first, again, plain = _train(tmp_path, **options), _train(tmp_path, **options), _train(tmp_path)
+    assert _same(first, again)
+    assert not _same(first, plain)  # activations computed twice are counted twice by batch norm's statistics
+
+
+def test_training_stops_where_it_no_longer_gets_better(tmp_path: Path, learned: str) -> None:
+    stopped = _train(tmp_path, learned, epochs=6, learning_rate=1.0, patience=2)
+    assert len(stopped.history) < 7
+    assert stopped.best.epoch <= stopped.history[-1].epoch - 2
+
+
+def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.rand_augment: 'wild'.*rand-m7-n2"):
+        _train(tmp_path, rand_augment="wild")

@@ -1,0 +1,83 @@
+"""A training that was killed goes on, and ends as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from imago.config import ModelConfig, TrainingConfig
+from imago.training.trainer import CHECKPOINT, TrainedModel, train
+from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
+
+EPOCHS = 4
+COMMAND = (
+    "import sys, torch; torch.set_num_threads(1); from pathlib import Path; "
+    "from tests.unit.training.test_resume import run; run(Path(sys.argv[1]))"
+)
+
+
+def run(workdir: Path, *, epochs: int = EPOCHS, reporter: Silence | None = None) -> TrainedModel:
+    return train(
+        small_moths(),
+        ModelConfig(architecture=ARCHITECTURE, weights="none"),
+        TrainingConfig(epochs=epochs, batch_size=8),
+        image_size=SIZE,
+        seed=0,
+        workdir=workdir,
+        reporter=reporter or Silence(),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: TrainedModel) -> None:
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / CHECKPOINT).exists():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    reporter = Silence()
+    again = run(tmp_path, reporter=reporter)
+    assert "going on after epoch" in reporter.stream.getvalue()
+    assert [result.epoch for result in again.history] == [1, 2, 3, 4]
+    for one, other in zip(again.history, whole.history, strict=True):
+        assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
+        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-6)
+    assert again.best.epoch == whole.best.epoch
+    states = again.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"broken", None])
+def test_a_checkpoint_that_cannot_be_used_begins_anew(
+    tmp_path: Path, whole: TrainedModel, content: bytes | None
+) -> None:
+    if content is None:
+        torch.save({"another": "version"}, tmp_path / CHECKPOINT)
+    else:
+        (tmp_path / CHECKPOINT).write_bytes(content)
+    assert run(tmp_path).history[-1].val_loss == pytest.approx(whole.history[-1].val_loss, abs=1e-6)
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "evil"),)
+
+    torch.save({"epoch": Evil()}, tmp_path / CHECKPOINT)
+    run(tmp_path, epochs=1)
+    assert not (tmp_path / "evil").exists()
