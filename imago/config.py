@@ -96,6 +96,7 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=5, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=32, ge=1)  # pictures
+    auto_batch_size: bool = False  # halve it where memory does not do, and accumulate as much more
     accumulate: int = Field(default=1, ge=1)  # batches whose gradients make one step
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
     head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate
@@ -120,6 +121,9 @@ class TrainingConfig(Section):
     checkpoint_gradients: bool = False  # compute activations twice rather than keep them: less memory, more time
     compile: bool = False  # by torch.compile; pays in long trainings
     num_workers: int = Field(default=0, ge=0)  # processes that load pictures; 0: the training process itself
+    devices: int = Field(default=1, ge=1)  # GPUs, or processes on a CPU
+    nodes: int = Field(default=1, ge=1)  # machines with so many devices each
+    strategy: str = "auto"  # Lightning's; auto with more than one device: ddp_fork
 
 
 class EvaluationConfig(Section):

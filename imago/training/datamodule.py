@@ -101,18 +101,47 @@ class EpochOrder(Sampler[int]):
         self._balanced = balanced
 
     def __len__(self) -> int:
-        return len(self._view)
+        return len(self._view) // placed()[1]
 
     def set_epoch(self, epoch: int) -> None:
         self._view.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
+        rank, world = placed()
+        indices = self._order()
+        return iter(indices[rank : len(indices) - len(indices) % world : world])
+
+    def _order(self) -> list[int]:
         order = torch.Generator().manual_seed(self._view.seed * 100_003 + self._view.epoch)
         if self._balanced:  # as many of each class as of any other, the rare ones again and again
             labels = torch.tensor(self._view.labels)
             chances = 1.0 / torch.bincount(labels).float()[labels]
-            return iter(torch.multinomial(chances, len(labels), replacement=True, generator=order).tolist())
-        return iter(torch.randperm(len(self._view), generator=order).tolist())
+            return [int(index) for index in torch.multinomial(chances, len(labels), True, generator=order)]
+        return [int(index) for index in torch.randperm(len(self._view), generator=order)]
+
+
+class Share(Sampler[int]):
+    """The pictures that fall to this process, each to one."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return len(self._indices())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices())
+
+    def _indices(self) -> range:
+        rank, world = placed()
+        return range(rank, self._count, world)
+
+
+def placed() -> tuple[int, int]:
+    """Return the number of this process among those that train together, and how many they are."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def collate(rows: Sequence[tuple[npt.NDArray[np.float32], int]]) -> Batch:
@@ -160,7 +189,8 @@ class PictureDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation pictures as the endpoint will see them."""
-        return self._loader(View(self.val_pictures, self.val_labels, self.preprocessing))
+        view = View(self.val_pictures, self.val_labels, self.preprocessing)
+        return self._loader(view, sampler=Share(len(view)))
 
     def plain_train_dataloader(self) -> DataLoader[Batch]:
         """Return the training pictures in their order, as the endpoint would see them."""

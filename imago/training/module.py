@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
-from imago.training.datamodule import Batch
+from imago.training.datamodule import Batch, placed
 from imago.training.recipe import Recipe
 
 _WARMUP_SHARE = 0.15
@@ -89,13 +89,14 @@ class ClassifierModule(LightningModule):
         self._outputs.append((self(images).float().cpu(), labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        logits, labels = (torch.cat(column) for column in zip(*self._outputs, strict=True))
-        self.train_loss = sum(self._losses) / max(1, len(self._losses))
+        outputs, losses = _of_all(self._outputs), _of_all(self._losses)
+        logits, labels = (torch.cat(column) for column in zip(*outputs, strict=True))
+        self.train_loss = sum(losses) / max(1, len(losses))
         self.val_loss = functional.cross_entropy(logits, labels).item()
         self.val_accuracy = (logits.argmax(1) == labels).float().mean().item()
         if self.trainer.loggers:
             figures = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
-            self.log_dict(figures)
+            self.log_dict(figures, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         groups = list(self._groups())
@@ -120,6 +121,16 @@ class ClassifierModule(LightningModule):
                 rate = self.recipe.head_learning_rate if of_head else self.recipe.learning_rate * group["lr_scale"]
                 if members:
                     yield {"params": members, "lr": rate, "weight_decay": group["weight_decay"]}
+
+
+def _of_all(mine: list[Any]) -> list[Any]:
+    """Return what all processes that train together have found."""
+    _, world = placed()
+    if world == 1:
+        return mine
+    found: list[list[Any]] = [[] for _ in range(world)]
+    torch.distributed.all_gather_object(found, mine)
+    return [one for some in found for one in some]
 
 
 def _mixup(training: TrainingConfig, classes: int) -> Mixup | None:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from imago import progress
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
-from imago.errors import ConfigError, DataRefused
+from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.progress import EpochResult, Reporter
 from imago.training.augment import check_rand_augment
@@ -103,7 +102,8 @@ def train(
             num_workers=training.num_workers,
             balanced=training.balance == "sampling",
         )
-        best = _Best(reporting, on_epoch)
+        alone = training.devices * training.nodes == 1
+        best = _Best(reporting, on_epoch if alone else None)
         kept = workdir / CHECKPOINT
         done = _interrupted_at(kept)
         if done:
@@ -120,9 +120,34 @@ def train(
             )
         if training.epochs:
             callback = _Epochs(best, reporting, seed, kept, training)
-            _fit(module, data, callback, training, logger, kept if done else None, workdir)
+            try:
+                _fit(module, data, callback, training, logger, kept if done else None, workdir)
+            except (MemoryError, RuntimeError) as error:
+                smaller = _for_less_memory(training, error)
+                reporting.note(
+                    f"memory does not do for batches of {training.batch_size}: going on with {smaller.batch_size}, "
+                    f"{smaller.accumulate} to a step"
+                )
+                kept.unlink(missing_ok=True)
+                return train(
+                    dataset,
+                    model,
+                    smaller,
+                    image_size=image_size,
+                    seed=seed,
+                    workdir=workdir,
+                    logger=logger,
+                    on_epoch=on_epoch,
+                    reporter=reporting,
+                    features=features,
+                )
         if training.epochs and best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
+        if training.epochs and not alone:  # what was best is known to the processes that trained, and kept by them
+            callback.load_state_dict(_kept_state(kept))
+            if on_epoch is not None:
+                for result in best.history:
+                    on_epoch(result)
         network.load_state_dict(best.state)
         network.eval().cpu()
         logits, labels = _validate(network, data)
@@ -151,11 +176,13 @@ class _Best:
         self.state: dict[str, torch.Tensor] = {}
         self.result = EpochResult(-1, float("nan"), float("inf"), -1.0, 0.0)
 
-    def offer(self, result: EpochResult, model: nn.Module) -> None:
+    def offer(self, result: EpochResult, model: nn.Module, *, tell: bool = True) -> None:
         self.history.append(result)
         if (result.val_accuracy, -result.val_loss) >= (self.result.val_accuracy, -self.result.val_loss):
             self.result = result
             self.state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        if not tell:
+            return
         self._reporting.epoch(result)
         if self._on_epoch is not None:
             self._on_epoch(result)
@@ -192,18 +219,17 @@ class _Epochs(Callback):
         assert isinstance(pl_module, ClassifierModule)
         seconds = time.monotonic() - self._started
         figures = (pl_module.train_loss, pl_module.val_loss, pl_module.val_accuracy)
-        self._best.offer(EpochResult(trainer.current_epoch + 1, *figures, seconds), pl_module.judged)
+        result = EpochResult(trainer.current_epoch + 1, *figures, seconds)
+        self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
         if self._training.patience is not None and self._best.since(self._training.monitor) >= self._training.patience:
             trainer.should_stop = True
             self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
-        partial = self._kept.with_name(f".{self._kept.name}.{uuid4().hex[:8]}")
-        try:
-            trainer.save_checkpoint(partial)
+        partial = self._kept.with_name(f".{self._kept.name}")
+        trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
+        if trainer.is_global_zero:
             partial.replace(self._kept)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         history = [asdict(result) for result in self._best.history]
@@ -212,6 +238,11 @@ class _Epochs(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best.history = [EpochResult(**result) for result in state_dict["history"]]
         self._best.result, self._best.state = EpochResult(**state_dict["best"]), state_dict["state"]
+
+
+def _kept_state(kept: Path) -> dict[str, Any]:
+    states: dict[str, dict[str, Any]] = torch.load(kept, map_location="cpu", weights_only=True)["callbacks"]
+    return next(state for name, state in states.items() if _Epochs.__name__ in name)
 
 
 def _interrupted_at(kept: Path) -> int:
@@ -277,6 +308,20 @@ def _features_key(network: nn.Module, head: nn.Linear, data: PictureDataModule) 
     return digest.hexdigest()[:32]
 
 
+def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConfig:
+    """Return the same training with half the batch. Raises what is no lack of memory, and ImagoError unless asked."""
+    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    if not lacking:
+        raise error
+    half, more = training.batch_size // 2, 2 * training.accumulate
+    if training.auto_batch_size and half:
+        return training.model_copy(update={"batch_size": half, "accumulate": more})
+    raise ImagoError(
+        f"Memory does not do for batches of {training.batch_size} pictures: set training.batch_size={max(1, half)} and "
+        f"training.accumulate={more}, or training.auto_batch_size=true, or take --config small_memory."
+    ) from error
+
+
 def _fit(
     module: ClassifierModule,
     data: PictureDataModule,
@@ -289,7 +334,10 @@ def _fit(
     trainer = Trainer(
         max_epochs=training.epochs,
         accelerator="auto",
-        devices=1,
+        devices=training.devices,
+        num_nodes=training.nodes,
+        strategy="ddp_fork" if training.strategy == "auto" and training.devices > 1 else training.strategy,
+        use_distributed_sampler=False,
         logger=logger or False,
         callbacks=[callback],
         default_root_dir=workdir,

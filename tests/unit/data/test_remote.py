@@ -1,6 +1,9 @@
 import shutil
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import Counter
+from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
@@ -32,6 +35,13 @@ def bucket(tmp_path):
         store.pipe(f"/moths/{path.relative_to(tmp_path / 'source')}", path.read_bytes())
     yield store
     store.store.clear()
+
+
+class Folder(SimpleHTTPRequestHandler):
+    """A folder over HTTP, which logs nothing."""
+
+    def log_message(self, *_):
+        return
 
 
 def load(source):
@@ -91,18 +101,26 @@ def test_a_store_that_gives_less_than_it_listed_is_refused(bucket, monkeypatch):
         load("memory://moths")
 
 
-def test_of_two_at_once_one_fetches_and_both_read(bucket, tmp_path, monkeypatch):
-    whole, fetched = type(bucket).get, []
+def test_of_two_processes_at_once_one_fetches_and_both_read(tmp_path):
+    source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
+    fetched = Counter()
 
-    def slow(self, sources, targets, **_):
-        fetched.append(len(sources))
-        whole(self, sources, targets)
+    class Slow(Folder):
+        def do_GET(self):
+            if self.path.endswith(".jpg"):
+                fetched[self.path] += 1
+                time.sleep(0.2)  # as over a network: the other process has begun meanwhile
+            super().do_GET()
 
-    monkeypatch.setattr(type(bucket), "get", slow)
-    with ThreadPoolExecutor(2) as pool:
-        places = list(pool.map(lambda _: remote.fetch("memory://moths", tmp_path / "cache"), range(2)))
+    code = "import sys; from pathlib import Path; from imago.data.remote import fetch; "
+    code += "print(fetch(sys.argv[1], Path(sys.argv[2])))"
+    with serving(partial(Slow, directory=str(source))) as address:
+        command = [sys.executable, "-c", code, f"{address}/", str(tmp_path / "cache")]
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        places = [process.communicate(timeout=60)[0].strip() for process in both]
     assert places[0] == places[1]
-    assert fetched == [8]
+    assert len(list(Path(places[0]).rglob("*.jpg"))) == 8
+    assert set(fetched.values()) == {1}
 
 
 def test_remote_manifest_brings_only_what_it_names(bucket, tmp_path):
@@ -196,14 +214,7 @@ def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(source):
 def test_over_http_a_picture_that_changed_is_fetched_again(tmp_path):
     source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
 
-    class Folder(SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(source))
-
-        def log_message(self, *_):
-            return
-
-    with serving(Folder) as address:
+    with serving(partial(Folder, directory=str(source))) as address:
         before = load(f"{address}/").fingerprint
         assert load(f"{address}/").fingerprint == before == load(str(source)).fingerprint
         (source / "a" / "0.jpg").write_bytes((source / "b" / "0.jpg").read_bytes())

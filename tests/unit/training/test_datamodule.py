@@ -88,3 +88,16 @@ def test_a_data_set_without_validation_pictures_is_refused() -> None:
     row = ("train/a/1.png", picture_bytes("red"), "a", "train")
     with pytest.raises(DataRefused, match="no val pictures"):
         PictureDataModule(picture_rows(row), ("a",), PREPROCESSING, batch_size=2, sizes=(SIZE,), how=None, seed=0)
+
+
+def test_of_two_processes_each_sees_half_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _data()
+    seen, held_out = [], []
+    for rank in range(2):
+        monkeypatch.setattr("imago.training.datamodule.placed", lambda rank=rank: (rank, 2))
+        sampler, share = data.train_dataloader().sampler, data.val_dataloader().sampler
+        assert len(list(sampler)) == len(sampler) == len(data.train_labels) // 2
+        seen += list(sampler)
+        held_out += list(share)
+    assert sorted(seen) == list(range(len(data.train_labels)))
+    assert sorted(held_out) == list(range(len(data.val_labels)))

@@ -15,6 +15,8 @@ from imago.data.dataset import ImageDataset
 from imago.data.synthetic import synthetic_dataset
 from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.progress import EpochResult
+from imago.training.datamodule import Batch
+from imago.training.module import ClassifierModule
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
@@ -241,3 +243,50 @@ def test_training_stops_where_it_no_longer_gets_better(tmp_path: Path, learned: 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.rand_augment: 'wild'.*rand-m7-n2"):
         _train(tmp_path, rand_augment="wild")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_names_the_batch_to_try_or_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    step = ClassifierModule.training_step
+
+    def greedy(self: ClassifierModule, batch: Batch, index: int) -> torch.Tensor:
+        if len(batch[1]) > 4:
+            raise error
+        return step(self, batch, index)
+
+    monkeypatch.setattr(ClassifierModule, "training_step", greedy)
+    with pytest.raises(ImagoError, match=r"training\.batch_size=4 and training\.accumulate=2"):
+        _train(tmp_path)
+    assert [result.epoch for result in _train(tmp_path, auto_batch_size=True).history] == [1, 2]
+
+
+def test_another_error_is_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(ClassifierModule, "training_step", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        _train(tmp_path, auto_batch_size=True)
+
+
+def test_two_processes_train_as_one_and_see_each_picture_once(tmp_path: Path) -> None:
+    told: list[EpochResult] = []
+    two = train(
+        MOTHS,
+        ModelConfig(architecture=ARCHITECTURE, weights="none"),
+        TrainingConfig(epochs=2, batch_size=4, devices=2),
+        image_size=SIZE,
+        seed=0,
+        workdir=tmp_path / "two",
+        on_epoch=told.append,
+        reporter=Silence(),
+    )
+    one = _train(tmp_path / "one")
+    assert [result.epoch for result in told] == [result.epoch for result in two.history] == [1, 2]
+    for ours, theirs in zip(two.history, one.history, strict=True):
+        assert ours.val_loss == pytest.approx(theirs.val_loss, abs=0.05)
+        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=0.3)
