@@ -1,6 +1,7 @@
 """A few numbers that say what a picture looks like, measured alike in the data set and at the endpoint."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from imago.data.transforms import RGB
 FEATURES = ("brightness", "contrast", "sharpness", "red", "green", "blue")
 SIDE = 256
 
-_MOMENTS = np.stack([np.arange(256) / 255, np.square(np.arange(256) / 255)], axis=1)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _ROWS = 256  # whose sum fits 16 bits
 
 
@@ -23,7 +24,7 @@ def picture_features(picture: RGB) -> dict[str, float]:
     the longer side is below two times 256 pixels, so that sharpness compares between sizes.
     """
     picture = shrunk(picture)
-    return features_of(picture, Image.fromarray(picture).convert("L"))
+    return features_of(picture, luma_of(picture))
 
 
 def shrunk(picture: RGB) -> RGB:
@@ -32,14 +33,28 @@ def shrunk(picture: RGB) -> RGB:
     return np.asarray(Image.fromarray(picture).reduce(factor)) if factor > 1 else picture
 
 
-def features_of(picture: RGB, luma: Image.Image) -> dict[str, float]:
+class Luma(NamedTuple):
+    """A picture's luma (height, width), from 0 to 255: as it is, and in whole levels."""
+
+    exact: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.uint8]
+
+
+def luma_of(picture: RGB) -> Luma:
+    """Return the luma of a picture, ITU-R BT.601."""
+    exact = picture @ _LUMA
+    return Luma(exact, (exact + np.float32(0.5)).astype(np.uint8))
+
+
+def features_of(picture: RGB, luma: Luma) -> dict[str, float]:
     """Measure what `shrunk` gave, and its luma, as `picture_features` does."""
-    brightness, square = np.array(luma.histogram()) @ _MOMENTS / (luma.width * luma.height)
+    values = luma.exact.ravel()
+    mean = float(values.mean())
     red, green, blue = _mean_colour(picture)
     return {
-        "brightness": float(brightness),
-        "contrast": math.sqrt(max(square - brightness**2, 0.0)),
-        "sharpness": _sharpness(np.asarray(luma)),
+        "brightness": mean / 255,
+        "contrast": math.sqrt(max(float(np.vdot(values, values)) / values.size - mean**2, 0.0)) / 255,
+        "sharpness": _sharpness(luma.levels),
         "red": red,
         "green": green,
         "blue": blue,

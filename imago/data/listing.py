@@ -1,5 +1,6 @@
 """What a source holds before any picture is read: a row a picture, and a sentence on how the source was understood."""
 
+import posixpath
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -51,7 +52,7 @@ def split_named(name: str) -> Split | None:
 
 def is_picture(name: str) -> bool:
     """Tell whether a file's name ends as a picture's does."""
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS
+    return posixpath.splitext(name)[1].lower() in EXTENSIONS
 
 
 def read_file(path: str | Path) -> bytes:

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from imago.data.alignment import Fit, align, aside, extent, frame, refine
+from imago.data.features import luma_of
 from imago.data.neighbours import Indices, Outlines, Space, candidate_pairs, turn
 from imago.data.transforms import RGB
 
@@ -46,9 +47,11 @@ class Alike:
     agreement: float
 
 
-def outline(luma: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return a picture's luma, (28, 28)."""
-    return np.asarray(luma.resize((OUTLINE_SIDE, OUTLINE_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
+def outline(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a picture's luma (H, W) as (28, 28)."""
+    return np.asarray(
+        Image.fromarray(luma).resize((OUTLINE_SIDE, OUTLINE_SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
+    )
 
 
 def near_duplicates(outlines: Outlines, look: Look, *, turned: bool = False) -> list[Alike]:
@@ -113,13 +116,13 @@ def _seen(pairs: Indices, turns: Indices, view: Callable[[int], npt.NDArray[np.u
 
 
 def _luma(picture: RGB) -> npt.NDArray[np.uint8]:
-    luma = Image.fromarray(picture).convert("L")
+    luma = Image.fromarray(luma_of(picture).levels)
     return np.asarray(luma.resize((CLOSE_SIDE, CLOSE_SIDE), Image.Resampling.BILINEAR))
 
 
 def _subject(picture: RGB) -> npt.NDArray[np.uint8]:
     """Return the luma of that part of a picture in which its detail lies."""
-    luma = Image.fromarray(picture).convert("L")
+    luma = Image.fromarray(luma_of(picture).levels)
     edges = frame(_luma(picture))
     middle, reach = (edges[:2] + edges[2:]) / 2, _AROUND * (edges[2:] - edges[:2]).max()
     box = np.concatenate([middle - reach, middle + reach]).clip(0, 1) * [*luma.size, *luma.size]

@@ -28,9 +28,9 @@ from imago.dependencies import sources_of
 from imago.errors import ConfigError, DataRefused, did_you_mean
 from imago.home import ROOT, home
 
-_READERS = 16
+_READERS = 2
 _AHEAD = 256  # pictures
-_SHARE = 16  # pictures that a reader reads one after the other
+_SHARE = 64  # pictures that a reader reads one after the other
 _KEPT = 4  # data sets under the home
 _ABANDONED = 24 * 3600  # seconds
 _BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

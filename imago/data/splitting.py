@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
 from imago.data.dataset import Split
-from imago.data.features import shrunk
+from imago.data.features import luma_of, shrunk
 from imago.data.near_duplicates import near_duplicates, outline
 from imago.data.neighbours import Outlines
 from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture, decode
@@ -58,7 +57,7 @@ def look_alike_groups(
             picture = shrunk(decode(data, max_pixels=max_pixels))
         except UnreadablePicture:
             return digest, None
-        return digest, outline(Image.fromarray(picture).convert("L"))
+        return digest, outline(luma_of(picture).levels)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(look, range(count)))

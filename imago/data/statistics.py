@@ -1,20 +1,18 @@
 """Every picture decoded and measured once: the table that all checks read."""
 
-import os
+import posixpath
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from imago.data.dataset import ImageDataset
-from imago.data.features import FEATURES, features_of, shrunk
+from imago.data.features import FEATURES, features_of, luma_of, shrunk
 from imago.data.near_duplicates import OUTLINE_SIDE, outline
 from imago.data.neighbours import Outlines
 from imago.data.transforms import MAX_PIXELS, UnreadablePicture, read_picture
@@ -82,15 +80,16 @@ def compute_statistics(dataset: ImageDataset, *, max_pixels: int = MAX_PIXELS) -
 
     parts = [pd.DataFrame({name: [] for name in MEASURED})]
     some = [len(dataset.image(index)) for index in range(0, len(dataset), len(dataset) // 16 + 1)]
-    with ThreadPoolExecutor(os.cpu_count() if sum(some) > _LARGE * len(some) else 1) as pool:
+    with ThreadPoolExecutor() as pool:
+        each: Callable[..., Iterable[dict[str, Any]]] = pool.map if sum(some) > _LARGE * len(some) else map
         for start in range(0, len(dataset), _CHUNK):
-            rows = list(pool.map(measure, range(start, min(start + _CHUNK, len(dataset)))))
+            rows = list(each(measure, range(start, min(start + _CHUNK, len(dataset)))))
             parts.append(pd.DataFrame.from_records(rows, columns=MEASURED))
             dataset.release()
     frame = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     frame["id"], frame["label"] = dataset.ids, dataset.labels
     frame["split"], frame["sha256"] = dataset.splits, dataset.digests
-    frame["extension"] = [sys.intern(PurePosixPath(name).suffix.lower()) for name in dataset.ids]
+    frame["extension"] = [sys.intern(posixpath.splitext(name)[1].lower()) for name in dataset.ids]
     return PictureTable(as_columns(frame), outlines)
 
 
@@ -114,7 +113,7 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[dict[
         return row | {"error": error.code, "error_message": str(error)}, None
     height, width = decoded.pixels.shape[:2]
     picture = shrunk(decoded.pixels)
-    luma = Image.fromarray(picture).convert("L")
+    luma = luma_of(picture)
     measured = {
         "format": "JPEG" if decoded.format == "MPO" else decoded.format,
         "mode": decoded.mode,
@@ -123,4 +122,4 @@ def measure_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[dict[
         "aspect": width / height,
         **features_of(picture, luma),
     }
-    return row | measured, outline(luma)
+    return row | measured, outline(luma.levels)

@@ -22,6 +22,7 @@ from imago.serving.export import PARITY, export_package, load_module
 from imago.serving.package import FILES, ModelPackage
 from imago.serving.runtime import Prediction, Runtime
 from imago.training.module import ClassifierModule
+from imago.training.recipe import recipe_for
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
@@ -69,9 +70,9 @@ def test_the_folder_is_whole_and_holds_no_pickle(package: ModelPackage) -> None:
 
 
 def test_lightning_and_the_graph_agree_on_probabilities(package: ModelPackage, trained: TrainedModel) -> None:
-    module = ClassifierModule(
-        trained.model, learning_rate=1.0, head_learning_rate=1.0, weight_decay=0.0, label_smoothing=0.0
-    ).eval()
+    training = TrainingConfig()
+    recipe = recipe_for(training, pretrained=False, image_size=SIZE)
+    module = ClassifierModule(trained.model, training, recipe, labels=range(len(trained.classes))).eval()
     pixels = _pixels(package)
     with torch.inference_mode():
         expected = softmax(module(torch.from_numpy(pixels)).numpy(), trained.temperature)
