@@ -85,15 +85,17 @@ def check(
     from cli.logs import stdout_to_stderr
     from imago import home
     from imago.data.expectations import write_data_docs
+    from imago.data.statistics import compute_statistics
     from imago.data.validation import ValidationResult
     from imago.errors import DataRefused
 
     with stdout_to_stderr():
         try:
             settings, dataset = _load(config, overrides, source)
-            table, result = _validate(dataset, settings)
+            result = _validate(dataset, settings)
             report = str(home.write_report("data.html", result.page))
             if docs:
+                table = compute_statistics(dataset, max_pixels=settings.data.max_pixels)
                 docs = write_data_docs(table.without(result.quarantined), settings.data, docs)
         except DataRefused as refusal:
             result, report = ValidationResult.of_nothing(str(refusal)), None
@@ -167,7 +169,7 @@ def export(
     with stdout_to_stderr():
         refuse_overlap(target, source)
         settings, dataset = _load(config, overrides, source)
-        _, result = _validate(dataset, settings)
+        result = _validate(dataset, settings)
         result.raise_if_refused()
         accepted = dataset.without(result.quarantined)
         write(accepted, target, layout, card=dataset_card(accepted, result))
@@ -199,8 +201,8 @@ def _validate(dataset: Any, settings: Any) -> Any:
     from imago.data.statistics import compute_statistics
     from imago.data.validation import validate
 
-    table = compute_statistics(dataset, max_pixels=settings.data.max_pixels)
-    return table, validate(dataset, table, settings.data, last_accepted(settings.data))
+    previous = last_accepted(settings.data)
+    return validate(dataset, compute_statistics(dataset, max_pixels=settings.data.max_pixels), settings.data, previous)
 
 
 def _range(values: Any) -> dict[str, int]:

@@ -13,7 +13,7 @@ MIN_ZOOM = 0.7
 """What share of a picture's height or width the other may be cut to."""
 
 _FIRST_ZOOM, _STEP = 0.8, 4  # the least to begin with, and pixels of side between one and the next
-_FINER = ((4, 0.5), (2, 0.6), (1, 0.7))  # pixels, and the agreement from which on that is worth it
+_FINER = ((4, 1.1), (2, 0.85), (1, 0.65))  # pixels, and what residual is too large for it to be worth it
 _RIM = 2  # pixels at the edge, where detail cannot be told
 _SMOOTH = 2.0  # pixels: what is smoother is not detail
 _AROUND = 6.0  # pixels, within which detail is as strong everywhere: the ground counts as much as what sits on it
@@ -68,9 +68,9 @@ def refine(whole: Luma, part: Luma, rough: Fit) -> Fit:
     Hooke and Jeeves 1961, https://doi.org/10.1145/321062.321069.
     """
     one, other, side = _detail(whole), _detail(part), whole.shape[-1]
-    best = Fit(rough.agreement.copy(), rough.sizes.copy())
-    for number, (step, least) in enumerate(_FINER):
-        promising = np.flatnonzero((best.agreement >= least) | (best.agreement < 0))
+    best, room = Fit(rough.agreement.copy(), rough.sizes.copy()), _room(one, other)
+    for number, (step, most) in enumerate(_FINER):
+        promising = np.flatnonzero((1 - best.agreement <= most * room) | (best.agreement < 0))
         for middle, group in _same(best.sizes[promising]):
             pairs = promising[group]
             sizes = _around(middle, step, side) + ([] if number else [middle])
@@ -79,15 +79,24 @@ def refine(whole: Luma, part: Luma, rough: Fit) -> Fit:
     return best
 
 
-def aside(luma: Luma) -> Floats:
-    """Return how well pictures (P, S, S) agree with themselves one pixel aside, (P,): the better, the smoother."""
-    detail = _detail(luma)
-    detail -= detail.mean(axis=(1, 2), keepdims=True)
-    shifted = [
-        (detail[:, 1:] * detail[:, :-1]).sum(axis=(1, 2)),
-        (detail[:, :, 1:] * detail[:, :, :-1]).sum(axis=(1, 2)),
-    ]
-    return np.asarray(sum(shifted) / (2 * np.square(detail).sum(axis=(1, 2)) + 1e-6), dtype=np.float32)
+def residual(left: Luma, right: Luma, agreements: Floats) -> Floats:
+    """Return what pairs of pictures (P, S, S) differ by, (P,): 1 is what one differs by from itself a pixel aside.
+
+    So what is smooth has to agree better than what is not.
+    """
+    return np.asarray((1 - agreements) / _room(_detail(left), _detail(right)), dtype=np.float32)
+
+
+def _room(one: Floats, other: Floats) -> Floats:
+    """Return what the rougher one of each pair of details differs by from itself a pixel aside, (P,)."""
+    return np.asarray(1 - np.minimum(_aside(one), _aside(other)) + 1e-6, dtype=np.float32)
+
+
+def _aside(detail: Floats) -> Floats:
+    centred = detail - detail.mean(axis=(1, 2), keepdims=True)
+    down = (centred[:, 1:] * centred[:, :-1]).sum(axis=(1, 2))
+    across = (centred[:, :, 1:] * centred[:, :, :-1]).sum(axis=(1, 2))
+    return np.asarray((down + across) / (2 * np.square(centred).sum(axis=(1, 2)) + 1e-6), dtype=np.float32)
 
 
 def frame(luma: Luma) -> npt.NDArray[np.float64]:

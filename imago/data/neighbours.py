@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MIN_COSINE = 0.78
+MIN_COSINE = 0.74
 """Of whitened views. Copies with up to 15 % of their sides cut off reach it; half of all other pictures do, too."""
 
 _PART, _NARROW = 0.87, 0.82  # of a side
 _WHOLE = (0.0, 1.0)
 _CELLS = 7  # a side
-_DIMENSIONS = 24
+_DIMENSIONS = 32
 _ORDERS = 12
 _KEY_BITS = 24
 _BLOCK = 64  # views that are compared with each other, half of them with those of the next block, too

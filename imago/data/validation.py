@@ -100,6 +100,7 @@ def validate(
 
     checks = run_checks(table, config, look, previous)
     dataset.release()
+    table = PictureTable(table.frame)  # the outlines are no longer needed
     quarantined = _quarantined(checks, table)
     accepted = dataset.without(quarantined)
     expectations = expect(table.without(quarantined), config) if len(accepted) else {}

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageEnhance
 
-from imago.data.alignment import align, aside
+from imago.data.alignment import align, residual
 from imago.data.features import luma_of
 from imago.data.near_duplicates import Alike, near_duplicates, outline
 from imago.data.neighbours import Outlines
@@ -160,9 +160,9 @@ def agreement(left: Outlines, right: Outlines) -> npt.NDArray[np.float32]:
     return np.maximum(forth.agreement, back.agreement)
 
 
-def test_a_smooth_picture_agrees_with_itself_a_pixel_aside() -> None:
-    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+def test_what_is_smooth_has_to_agree_better() -> None:
+    ramp = 255 - np.abs(np.add.outer(np.arange(64), np.arange(64)) - 64).astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    smooth, rough = aside(np.stack([255 - np.abs(ramp.astype(int) - 64).astype(np.uint8), noise]))
-    assert smooth > 0.8
-    assert abs(rough) < 0.2
+    both = np.stack([ramp, noise])
+    smooth, rough = residual(both, both, np.array([0.9, 0.9], dtype=np.float32))
+    assert smooth > 0.5 > rough
