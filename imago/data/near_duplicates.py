@@ -25,7 +25,7 @@ CLOSE_SIDE = 64
 
 MAX_RESIDUAL = 0.5
 """What two pictures may differ by. Copies with up to a fifth cut off differ by at most 0.25. Of 4,400 published
-photographs 47 pairs that show one animal do so by up to 0.45; of others in one pose one pair by 0.42, and the next by 0.6."""
+photographs 47 pairs that show one animal do so by up to 0.45; of others in one pose one by 0.42, the next by 0.6."""
 SMALL_SUBJECT = 0.6
 """Of a picture's side. A smaller subject is looked at alone, too: its outline alone would make two of them alike."""
 
