@@ -137,6 +137,7 @@ def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "model": {"name": config.model.name, "version": None, "stage": None},
         "trials": [trial.model_dump() for trial in result.trials],
         "best": result.best.values,
+        "importance": result.importance,
         "metrics": {"val_accuracy": result.best.val_accuracy},
         "reports": {"configuration": _write("best.yaml", result.configuration)},
     }

@@ -90,6 +90,15 @@ def _sweep_verdict(outcome: dict[str, Any]) -> list[str]:
     return [f"[green]✓[/] [bold]{len(outcome['trials'])} trials; the best: {escape(str(outcome['best']))}[/]"]
 
 
+def _trial(trial: dict[str, Any]) -> tuple[str, str]:
+    values = {key.removeprefix("training."): value for key, value in trial["values"].items()}
+    chosen = ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+    state = "" if trial["state"] == "complete" else f" ({trial['state']})"
+    return f"trial {trial['number']}", f"{trial['val_accuracy']:.3f}  {chosen}{state}"
+
+
 def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     if "data" in outcome:
@@ -99,6 +108,10 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
         )
         rows.append(("source", data["origin"]))
         rows.append(("trained", f"{outcome['model']['architecture']}, weights: {outcome['model']['weights']}"))
+    rows.extend(_trial(trial) for trial in sorted(outcome.get("trials", []), key=lambda one: -one["val_accuracy"]))
+    if outcome.get("importance"):
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in outcome["importance"].items())
+        rows.append(("what it depended on", shares))
     for name, value in outcome.get("metrics", {}).items():
         rows.append((name.replace("_", " "), f"{value:.4g}"))
     if outcome["pipeline"] == "monitoring":

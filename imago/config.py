@@ -176,6 +176,8 @@ class SweepConfig(Section):
     """The search over hyperparameters: a space of dotted keys, and a budget of trials."""
 
     trials: int = Field(default=8, ge=1)  # trainings
+    minutes: float | None = Field(default=None, gt=0)  # of CPU time, after which no trial is begun; None: no limit
+    prune: bool = True  # give up a trial that does worse than the median of those before, epoch by epoch
     space: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `choices`, or `low`, `high`, by key
 
 

@@ -1,11 +1,13 @@
 """Search for better hyperparameters."""
 
+import hashlib
 from typing import Annotated
 
 import click
 import mlflow
 from zenml import log_metadata, step
 
+from imago import home
 from imago.config import Config
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
@@ -25,6 +27,11 @@ def search(
             mlflow.log_metric("val_accuracy", trial.val_accuracy)
         click.echo(f"  trial {trial.number}: {trial.val_accuracy:.3f} {trial.state} {trial.values}", err=True)
 
-    result = sweep(config, dataset.without(validation.quarantined), on_trial=log_trial)
+    accepted = dataset.without(validation.quarantined)
+    budget = {"trials": 0, "minutes": None}  # a larger one goes on with the trials of a smaller
+    asked = config.model_copy(update={"sweep": config.sweep.model_copy(update=budget)})
+    state = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
+    place = home.place_for("sweeps", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=8)
+    result = sweep(config, accepted, on_trial=log_trial, store=place / "trials.log", features=home.home() / "features")
     log_metadata({"best": result.best.model_dump(), "weights_state": weights_state})
     return result

@@ -1,20 +1,29 @@
 """Searches the configured space for the hyperparameters that do best on the validation pictures."""
 
+import math
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from imago.config import Config, build_config, known_keys
 from imago.data.dataset import ImageDataset
 from imago.errors import ConfigError, ImagoError, did_you_mean
-from imago.progress import Reporter
+from imago.progress import EpochResult, Reporter
 from imago.training.trainer import train
 
+_STATES = {
+    "complete": optuna.trial.TrialState.COMPLETE,
+    "pruned": optuna.trial.TrialState.PRUNED,
+    "failed": optuna.trial.TrialState.FAIL,
+}
+_TELLING = 5  # trials
 _RULES = ("choices", "low", "high", "log", "step")
 
 
@@ -27,17 +36,22 @@ class Trial(BaseModel):
     values: dict[str, Any]
     val_accuracy: float
     val_loss: float | None
-    state: Literal["complete", "failed"] = "complete"
+    state: Literal["complete", "pruned", "failed"] = "complete"
     reason: str | None = None
 
 
 class SweepResult(BaseModel):
-    """Every trial, the best of them, and the configuration to train with its values: YAML for `--config`."""
+    """Every trial, the best of them, and the configuration to train with its values: YAML for `--config`.
+
+    `importance` says how much each key has to do with doing well (PED-ANOVA, Watanabe et al. 2023), where the trials
+    are enough to tell.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: tuple[Trial, ...]
     best: Trial
+    importance: dict[str, float] = Field(default_factory=dict)
     configuration: str
 
 
@@ -47,24 +61,31 @@ def sweep(
     *,
     on_trial: Callable[[Trial], None] | None = None,
     reporter: Reporter | None = None,
+    store: Path | None = None,
+    features: Path | None = None,
 ) -> SweepResult:
-    """Train `sweep.trials` times with values that Optuna's sampler draws from `sweep.space`, repeatably from the seed.
+    """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
-    The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot
-    be searched, and ImagoError where every trial failed.
+    What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial. The best
+    trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be
+    searched, and ImagoError where every trial failed.
     """
     check_space(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed))
-    trials: list[Trial] = []
-    for number in range(config.sweep.trials):
+    study = _study(store)
+    trials = [Trial.model_validate(done.user_attrs["trial"]) for done in study.trials if "trial" in done.user_attrs]
+    spent = float(study.user_attrs.get("cpu_seconds", 0.0))
+    limit = 60 * config.sweep.minutes if config.sweep.minutes is not None else math.inf
+    while len(trials) < config.sweep.trials and spent < limit:
+        study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(trials))  # the same whenever it goes on
+        begun = time.process_time()
         draw = study.ask()
         values = {key: _draw(draw, key, rule) for key, rule in config.sweep.space.items()}
-        trial = _run(number, values, config, dataset, reporter)
-        if trial.state == "complete":
-            study.tell(draw, trial.val_accuracy)
-        else:
-            study.tell(draw, state=optuna.trial.TrialState.FAIL)
+        trial = _run(len(trials), values, config, dataset, reporter, features, draw if config.sweep.prune else None)
+        draw.set_user_attr("trial", trial.model_dump())
+        study.tell(draw, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
+        spent += time.process_time() - begun
+        study.set_user_attr("cpu_seconds", spent)
         trials.append(trial)
         if on_trial is not None:
             on_trial(trial)
@@ -74,8 +95,38 @@ def sweep(
     best = max(complete, key=lambda trial: (trial.val_accuracy, -(trial.val_loss or 0.0)))
     chosen = apply(config, best.values).model_dump(mode="json", exclude={"sweep"})
     return SweepResult(
-        trials=tuple(trials), best=best, configuration=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
+        trials=tuple(trials),
+        best=best,
+        importance=_importance(study),
+        configuration=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True),
     )
+
+
+def _study(store: Path | None) -> optuna.Study:
+    """Return the study that the store holds, or a new one; what was being tried when it was cut off is tried again."""
+    storage = None
+    if store is not None:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(store)))
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=3)
+    study = optuna.create_study(
+        direction="maximize", pruner=pruner, storage=storage, study_name="sweep", load_if_exists=True
+    )
+    for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
+        if cut_off.params:
+            study.enqueue_trial(cut_off.params)
+    return study
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    if len(complete) < _TELLING or len({trial.value for trial in complete}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = optuna.importance.get_param_importances(study)
+    return {key: round(float(share), 3) for key, share in found.items()}
 
 
 def apply(config: Config, values: Mapping[str, Any]) -> Config:
@@ -138,9 +189,27 @@ def _draw(trial: optuna.Trial, key: str, rule: Mapping[str, Any]) -> Any:
 
 
 def _run(
-    number: int, values: dict[str, Any], config: Config, dataset: ImageDataset, reporter: Reporter | None
+    number: int,
+    values: dict[str, Any],
+    config: Config,
+    dataset: ImageDataset,
+    reporter: Reporter | None,
+    features: Path | None,
+    draw: optuna.Trial | None,
 ) -> Trial:
+    """Train with the values; `draw` is told of every epoch, and may call it off."""
     chosen = apply(config, values)
+    best = 0.0
+
+    def on_epoch(result: EpochResult) -> None:
+        nonlocal best
+        best = max(best, result.val_accuracy)
+        if draw is None:
+            return
+        draw.report(best, result.epoch)
+        if draw.should_prune():
+            raise optuna.TrialPruned
+
     try:
         with tempfile.TemporaryDirectory(prefix="trial-") as workdir:
             trained = train(
@@ -150,10 +219,15 @@ def _run(
                 image_size=chosen.data.image_size,
                 seed=chosen.seed,
                 workdir=Path(workdir),
+                on_epoch=on_epoch,
                 reporter=reporter,
+                features=features,
             )
     except ConfigError:
         raise
+    except optuna.TrialPruned:
+        reason = "it did worse than the median of the trials before"
+        return Trial(number=number, values=values, val_accuracy=best, val_loss=None, state="pruned", reason=reason)
     except ImagoError as error:
         return Trial(number=number, values=values, val_accuracy=0.0, val_loss=None, state="failed", reason=str(error))
     return Trial(number=number, values=values, val_accuracy=trained.best.val_accuracy, val_loss=trained.best.val_loss)

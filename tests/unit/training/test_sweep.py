@@ -1,17 +1,25 @@
 """The sweep: a space that cannot be searched is refused before anything is trained; the best is ready to use."""
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
 from imago.config import Config, SyntheticConfig, build_config
 from imago.data.synthetic import synthetic_dataset
 from imago.errors import ConfigError
-from imago.training.sweep import apply, check_space, sweep
+from imago.progress import EpochResult
+from imago.training.sweep import SweepResult, apply, check_space, sweep
+from tests.unit.training.moths import ARCHITECTURE, Silence
 
 
-def _config(space: dict[str, dict[str, object]], **sweep_options: object) -> Config:
+def _config(
+    space: dict[str, dict[str, object]], model: dict[str, str] | None = None, **sweep_options: object
+) -> Config:
     raw = {
-        "model": {"weights": "none"},
+        "model": model or {"weights": "none"},
         "data": {"image_size": 32},
         "training": {"epochs": 1},
         "sweep": {"space": space, **sweep_options},
@@ -39,14 +47,65 @@ def test_a_value_that_a_key_cannot_take_is_refused() -> None:
         apply(_config({}), {"training.batch_size": 0})
 
 
+MOTHS = synthetic_dataset(SyntheticConfig(species=2, per_class_train=6, per_class_val=3, per_class_test=2), 32, seed=0)
+RATES = {"training.learning_rate": {"low": 0.0005, "high": 0.01, "log": True}}
+
+
+def _sweep(config: Config, store: Path | None = None) -> tuple[SweepResult, list[int]]:
+    told: list[int] = []
+    return sweep(config, MOTHS, on_trial=lambda trial: told.append(trial.number), reporter=Silence(), store=store), told
+
+
+def test_a_sweep_goes_on_where_it_was_cut_off_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    small = {"model": {"architecture": ARCHITECTURE, "weights": "none"}}
+    one, three = (_config(RATES, trials=trials, **small) for trials in (1, 3))
+    _, first = _sweep(one, tmp_path / "trials.log")
+    resumed, rest = _sweep(three, tmp_path / "trials.log")
+    whole, _ = _sweep(three)
+    assert (first, rest) == ([0], [1, 2])
+    assert resumed == whole
+
+
+def test_what_was_being_tried_when_it_was_cut_off_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(RATES, trials=2, model={"architecture": ARCHITECTURE, "weights": "none"})
+    with monkeypatch.context() as cut:
+        cut.setattr("imago.training.sweep.train", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            _sweep(config, tmp_path / "trials.log")
+    resumed, told = _sweep(config, tmp_path / "trials.log")
+    assert told == [0, 1]
+    assert resumed.trials[0].values == _sweep(config)[0].trials[0].values
+
+
+def test_a_trial_that_does_worse_than_the_others_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.9, 0.9, 0.9, 0.1])
+
+    def trained(*_: object, on_epoch: Callable[[EpochResult], None], **__: object) -> SimpleNamespace:
+        accuracy = next(accuracies)
+        for epoch in (1, 2):
+            on_epoch(EpochResult(epoch, 1.0, 1.0, accuracy, 0.0))
+        return SimpleNamespace(best=EpochResult(2, 1.0, 1.0, accuracy, 0.0))
+
+    monkeypatch.setattr("imago.training.sweep.train", trained)
+    result, _ = _sweep(_config(RATES, trials=4))
+    assert [trial.state for trial in result.trials] == ["complete"] * 3 + ["pruned"]
+    assert "median" in str(result.trials[3].reason)
+
+
+def test_a_sweep_ends_with_its_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter(range(0, 10_000, 45))
+    monkeypatch.setattr("imago.training.sweep.time.process_time", lambda: float(next(spent)))
+    config = _config(RATES, trials=9, minutes=1, model={"architecture": ARCHITECTURE, "weights": "none"})
+    assert len(_sweep(config)[0].trials) == 2
+
+
 @pytest.mark.slow
 def test_the_best_trial_is_a_configuration_to_train_with() -> None:
-    moths = synthetic_dataset(
-        SyntheticConfig(species=2, per_class_train=6, per_class_val=3, per_class_test=2), 32, seed=0
-    )
     told = []
     config = _config({"training.batch_size": {"choices": [4, 6]}}, trials=2)
-    result = sweep(config, moths, on_trial=told.append)
+    result = sweep(config, MOTHS, on_trial=told.append)
     assert [trial.number for trial in told] == [0, 1]
     assert result.best.val_accuracy == max(trial.val_accuracy for trial in result.trials)
     ready = build_config(yaml.safe_load(result.configuration), where="the best")
