@@ -157,8 +157,10 @@ def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.sources import check_source
     from imago.training.classifier import check_architecture, weights_state
+    from imago.training.recipe import check_epochs
 
     check_architecture(config.model.architecture)
+    check_epochs(config.training, config.model.weights)
     state = weights_state(config.model.weights)
     check_source(config.data)
     if thoroughly or config.model.weights not in {"hub", "none"}:

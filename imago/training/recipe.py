@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from imago.config import TrainingConfig
+from imago.errors import ConfigError
 from imago.training.augment import Augmentation
 
 
@@ -14,6 +15,15 @@ class Recipe:
     head_learning_rate: float
     augmentation: Augmentation | None
     sizes: tuple[int, ...]  # the side in pixels that each epoch trains at
+
+
+def check_epochs(training: TrainingConfig, weights: str) -> None:
+    """Raise ConfigError where the head alone is to be fitted, on features that nothing has learned."""
+    if not training.epochs and (weights == "none" or not training.warmup_head):
+        raise ConfigError(
+            "training.epochs is 0, which fits the head alone: it takes pretrained weights (model.weights) and "
+            "training.warmup_head."
+        )
 
 
 def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, fixed_size: bool = False) -> Recipe:

@@ -34,7 +34,7 @@ from imago.training.classifier import create_classifier, has_fixed_size, head_of
 from imago.training.datamodule import PictureDataModule
 from imago.training.features import Features, cached_features, compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
-from imago.training.recipe import recipe_for
+from imago.training.recipe import check_epochs, recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
@@ -82,6 +82,7 @@ def train(
     if len(classes) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {len(classes)}.")
     with _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
+        check_epochs(training, model.weights)
         if training.rand_augment is not None:
             check_rand_augment(training.rand_augment)
         pretrained = model.weights != "none"
@@ -114,10 +115,7 @@ def train(
             _warm_up(network, data, best, reporting, features)
         module = ClassifierModule(network, training, recipe, data.train_labels)
         if not training.epochs and not best.history:
-            raise ConfigError(
-                "training.epochs is 0, which fits the head alone: it takes pretrained weights (model.weights) and "
-                "training.warmup_head."
-            )
+            raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
         if training.epochs:
             callback = _Epochs(best, reporting, seed, kept, training)
             try:

@@ -47,7 +47,8 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--set", "training.epochs=0"), ("training.epochs", "greater than or equal to 1")),
+        (("--set", "training.epochs=-1"), ("training.epochs", "greater than or equal to 0")),
+        (("--set", "training.epochs=0"), ("training.epochs", "pretrained weights")),
         (("--set", "training.epoch=3"), ("training.epoch", "training.epochs")),
         (("--set", "model.architecture=mobilenetv3_smal_100"), ("mobilenetv3_small_100",)),
         (("--data", "nowhere-at-all"), ("nowhere-at-all",)),
