@@ -32,7 +32,7 @@ def list_saved(folder: Path, shown: str, *, fetched: bool = False) -> Listing:
         data = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"The saved data set {shown} cannot be read: {' '.join(str(error).split())}") from error
-    return _list(data, shown, "a saved Hugging Face data set", folder if fetched else None)
+    return _list(data, shown, "a saved Hugging Face data set", (folder,) if fetched else None)
 
 
 def list_parquet(file: Path, shown: str) -> Listing:
@@ -50,7 +50,7 @@ def list_parquet(file: Path, shown: str) -> Listing:
     for name, feature in data.features.items():
         if name.casefold() == "image" and feature in (datasets.Value("binary"), datasets.Value("large_binary")):
             data = data.cast_column(name, datasets.Image(decode=False))
-    return _list(data, shown, "a Parquet file of pictures", file.parent)
+    return _list(data, shown, "a Parquet file of pictures", (file.parent,))
 
 
 def list_named(name: str) -> Listing:
@@ -68,7 +68,16 @@ def list_named(name: str) -> Listing:
             f"'{name}' is no folder here, and the Hugging Face data set '{name}' cannot be loaded ({reason}): check "
             "its name and the network, or save it with `save_to_disk` elsewhere and give its folder."
         ) from error
-    return _list(data, f"hf:{name}", "a Hugging Face data set", Path(datasets.config.HF_CACHE_HOME))
+    return _list(data, f"hf:{name}", "a Hugging Face data set", _caches())
+
+
+def _caches() -> tuple[Path, ...]:
+    """Return where the hub's clients put what they have fetched."""
+    import datasets
+    import huggingface_hub
+
+    known = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
+    return tuple(Path(place) for place in (*known, huggingface_hub.constants.HF_HUB_CACHE))
 
 
 def commit(name: str) -> str | None:
@@ -112,7 +121,7 @@ def _offline() -> Iterator[None]:
             module.HF_HUB_OFFLINE = value
 
 
-def _list(data: Any, shown: str, kind: str, root: Path | None) -> Listing:
+def _list(data: Any, shown: str, kind: str, roots: tuple[Path, ...] | None) -> Listing:
     import datasets
 
     parts: dict[str, Any] = dict(data) if isinstance(data, datasets.DatasetDict) else {"": data}
@@ -128,7 +137,7 @@ def _list(data: Any, shown: str, kind: str, root: Path | None) -> Listing:
     if len({splits[part] for part in used}) < len(used):
         raise ConfigError(f"{shown} has two splits of one kind among {', '.join(used)}: keep one of them.")
     ids = _ids(used)
-    rows = [row for part, some in used.items() for row in _rows(some, part, splits[part], ids.get(part), shown, root)]
+    rows = [row for part, some in used.items() for row in _rows(some, part, splits[part], ids.get(part), shown, roots)]
     if not rows:
         raise DataRefused(f"There are no labelled pictures in {shown}.")
     unlabelled = sum(len(some) for some in used.values()) - len(rows)
@@ -140,7 +149,9 @@ def _list(data: Any, shown: str, kind: str, root: Path | None) -> Listing:
     return Listing(rows, origin + (f" Left out {unlabelled:,} without a label." if unlabelled else ""))
 
 
-def _rows(data: Any, part: str, split: Split | None, ids: list[str] | None, shown: str, root: Path | None) -> list[Row]:
+def _rows(
+    data: Any, part: str, split: Split | None, ids: list[str] | None, shown: str, roots: tuple[Path, ...] | None
+) -> list[Row]:
     import datasets
 
     image, label = _columns(data, shown)
@@ -156,7 +167,7 @@ def _rows(data: Any, part: str, split: Split | None, ids: list[str] | None, show
         name = class_named(names[value] if names is not None else str(value), shown)
         made = "/".join(filter(None, (part, name, f"{index:06d}{extensions[index]}")))
         of_row = splits[index] if splits else split
-        rows.append(Row(ids[index] if ids else made, name, of_row, partial(_read, pictures, image, index, root)))
+        rows.append(Row(ids[index] if ids else made, name, of_row, partial(_read, pictures, image, index, roots)))
     return rows
 
 
@@ -206,12 +217,13 @@ def _paths(pictures: Any, image: str) -> list[str | None]:
     return paths
 
 
-def _read(pictures: Any, image: str, index: int, root: Path | None) -> bytes:
+def _read(pictures: Any, image: str, index: int, roots: tuple[Path, ...] | None) -> bytes:
     value: dict[str, Any] = pictures[index][image] or {}
     data, path = value.get("bytes"), value.get("path")
     if data is not None:
         return bytes(data) if len(data) <= MAX_FILE_BYTES else b""
     if not path or not is_picture(path) or not Path(path).is_absolute():
         return b""
-    inside = root is None or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    real = Path(os.path.realpath(path))
+    inside = roots is None or any(real.is_relative_to(os.path.realpath(root)) for root in roots)
     return read_file(path) if inside else b""
