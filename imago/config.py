@@ -232,7 +232,8 @@ def build_config(raw: dict[str, Any], *, where: str, overrides: Sequence[str] = 
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         wrong = [one for one in overrides if f"{key}.".startswith(f"{one.partition('=')[0]}.")]
-        raise ConfigError(_explain(error, f"--set {wrong[-1]}" if wrong else where)) from error
+        set_key = wrong[-1].partition("=")[0] if wrong else None  # whose whole name has the nearer neighbours
+        raise ConfigError(_explain(error, f"--set {wrong[-1]}" if wrong else where, set_key)) from error
 
 
 def find_config(name_or_path: str) -> Path:
@@ -277,11 +278,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     section[last] = value
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, set_key: str | None = None) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"Unknown key '{key}' in {where}.{did_you_mean(key, known_keys())}"
+        return f"Unknown key '{key}' in {where}.{did_you_mean(set_key or key, known_keys())}"
     if first["type"] == "string_pattern_mismatch":
         allowed = "lower-case letters, digits, '.', '_' and '-', beginning and ending with a letter or digit"
         return f"{key}: {first['input']!r} cannot be it, in {where}: use {allowed}."

@@ -35,7 +35,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path) -> None:
         load_config(str(file))
 
 
-@pytest.mark.parametrize("override", ["training.epochs=0", "data.val_fraction=0.9", "deploy.port=99999", "seed=x"])
+@pytest.mark.parametrize("override", ["training.epochs=-1", "data.val_fraction=0.9", "deploy.port=99999", "seed=x"])
 def test_a_value_out_of_range_names_its_key(tmp_path: Path, override: str) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("", encoding="utf-8")
