@@ -231,7 +231,8 @@ def build_config(raw: dict[str, Any], *, where: str, overrides: Sequence[str] = 
         return Config.model_validate(raw)
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        wrong = [one for one in overrides if f"{key}.".startswith(f"{one.partition('=')[0]}.")]
+        names = {one: f"{one.partition('=')[0]}." for one in overrides}
+        wrong = [one for one, name in names.items() if f"{key}.".startswith(name) or name.startswith(f"{key}.")]
         set_key = wrong[-1].partition("=")[0] if wrong else None  # whose whole name has the nearer neighbours
         raise ConfigError(_explain(error, f"--set {wrong[-1]}" if wrong else where, set_key)) from error
 
