@@ -3,12 +3,14 @@
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from uuid import uuid4
 
 from imago.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+_AT_WORK = 24 * 3600  # seconds
 _DEFAULTS = {"IMAGO_HOME": ROOT / ".imago", "IMAGO_REPORTS": ROOT / "reports"}
 
 
@@ -54,12 +56,16 @@ def write_report(name: str, text: str) -> Path:
 
 
 def place_for(kind: str, key: str, *, keep: int) -> Path:
-    """Return the folder of work that may have to go on later, made if absent; of its kind the newest are kept."""
+    """Return the folder of work that may have to go on later, made if absent.
+
+    Of its kind the newest are kept, and all that somebody may be at work in.
+    """
     folder = home() / kind / key
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
     for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if time.time() - old.stat().st_mtime > _AT_WORK:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

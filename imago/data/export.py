@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from imago.data.dataset import SCHEMA, ImageDataset
 from imago.data.listing import is_picture
+from imago.data.picture_checks import EXTENSIONS
 from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, ImagoError
 
@@ -20,7 +21,7 @@ MARKER = ".imago-export.json"
 PARQUET, CARD = "pictures.parquet", "DATASET_CARD.md"
 
 
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+SUFFIXES = {form: suffix for suffix, form in reversed(EXTENSIONS.items())}
 
 
 def refuse_overlap(target: Path, source: str | None) -> None:
@@ -97,7 +98,7 @@ def _listing(folder: Path) -> str:
 
 def _suffix(data: bytes) -> str:
     try:
-        return SUFFIXES[str(open_picture(data).format)]
+        return SUFFIXES.get(str(open_picture(data).format), ".jpg")  # of an MPO, too
     except UnreadablePicture:
         return ".jpg"
 

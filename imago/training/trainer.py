@@ -8,15 +8,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
@@ -32,13 +31,13 @@ from imago.progress import EpochResult, Reporter
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import create_classifier, has_fixed_size, head_of, preprocessing_of, try_out
 from imago.training.datamodule import PictureDataModule
+from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state
 from imago.training.features import Features, cached_features, compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
 from imago.training.recipe import check_epochs, recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
-CHECKPOINT = "last.ckpt"
 _COVERAGE = 0.95
 _LOWEST_CERTAINTY = 0.5
 
@@ -104,9 +103,9 @@ def train(
             balanced=training.balance == "sampling",
         )
         alone = training.devices * training.nodes == 1
-        best = _Best(reporting, on_epoch if alone else None)
+        best = Best(reporting, on_epoch if alone else None)
         kept = workdir / CHECKPOINT
-        done = _interrupted_at(kept)
+        done = interrupted_at(kept)
         if done:
             reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
         elif not pretrained:
@@ -117,7 +116,7 @@ def train(
         if not training.epochs and not best.history:
             raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
         if training.epochs:
-            callback = _Epochs(best, reporting, seed, kept, training)
+            callback = Epochs(best, reporting, seed, kept, training)
             try:
                 _fit(module, data, callback, training, logger, kept if done else None, workdir)
             except (MemoryError, RuntimeError) as error:
@@ -139,13 +138,11 @@ def train(
                     reporter=reporting,
                     features=features,
                 )
+        if training.epochs and not alone:  # what was best is known to the processes that trained, and kept by them
+            best.on_epoch = on_epoch
+            callback.load_state_dict(kept_state(kept))
         if training.epochs and best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
-        if training.epochs and not alone:  # what was best is known to the processes that trained, and kept by them
-            callback.load_state_dict(_kept_state(kept))
-            if on_epoch is not None:
-                for result in best.history:
-                    on_epoch(result)
         network.load_state_dict(best.state)
         network.eval().cpu()
         logits, labels = _validate(network, data)
@@ -164,96 +161,6 @@ def train(
     )
 
 
-class _Best:
-    """Remembers every epoch, and the weights of the best: the highest accuracy, then the lowest loss."""
-
-    def __init__(self, reporting: Reporter, on_epoch: Callable[[EpochResult], None] | None) -> None:
-        self._reporting = reporting
-        self._on_epoch = on_epoch
-        self.history: list[EpochResult] = []
-        self.state: dict[str, torch.Tensor] = {}
-        self.result = EpochResult(-1, float("nan"), float("inf"), -1.0, 0.0)
-
-    def offer(self, result: EpochResult, model: nn.Module, *, tell: bool = True) -> None:
-        self.history.append(result)
-        if (result.val_accuracy, -result.val_loss) >= (self.result.val_accuracy, -self.result.val_loss):
-            self.result = result
-            self.state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        if not tell:
-            return
-        self._reporting.epoch(result)
-        if self._on_epoch is not None:
-            self._on_epoch(result)
-
-    def since(self, monitor: str) -> int:
-        """Return how many epochs ago this figure was best."""
-        sign = -1 if monitor == "val_loss" else 1
-        values = [sign * getattr(result, monitor) for result in self.history]
-        return len(values) - 1 - max(range(len(values)), key=lambda index: values[index])
-
-
-class _Epochs(Callback):
-    """Tells of every step, offers every epoch's weights, and keeps a checkpoint after each to go on from."""
-
-    def __init__(self, best: _Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig) -> None:
-        self._best = best
-        self._reporting = reporting
-        self._seed = seed
-        self._kept = kept
-        self._training = training
-        self._started = 0.0
-
-    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
-        seed = self._seed * 100_003 + trainer.current_epoch
-        seed_everything(seed % 2**32, verbose=False)  # an epoch is the same whatever ran before it
-        self._started = time.monotonic()
-        batches = int(trainer.num_training_batches)
-        self._reporting.start(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", batches)
-
-    def on_train_batch_end(self, *_: object) -> None:
-        self._reporting.advance()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierModule)
-        seconds = time.monotonic() - self._started
-        figures = (pl_module.train_loss, pl_module.val_loss, pl_module.val_accuracy)
-        result = EpochResult(trainer.current_epoch + 1, *figures, seconds)
-        self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
-
-    def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
-        if self._training.patience is not None and self._best.since(self._training.monitor) >= self._training.patience:
-            trainer.should_stop = True
-            self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
-        partial = self._kept.with_name(f".{self._kept.name}")
-        trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
-        if trainer.is_global_zero:
-            partial.replace(self._kept)
-
-    def state_dict(self) -> dict[str, Any]:
-        history = [asdict(result) for result in self._best.history]
-        return {"history": history, "best": asdict(self._best.result), "state": self._best.state}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best.history = [EpochResult(**result) for result in state_dict["history"]]
-        self._best.result, self._best.state = EpochResult(**state_dict["best"]), state_dict["state"]
-
-
-def _kept_state(kept: Path) -> dict[str, Any]:
-    states: dict[str, dict[str, Any]] = torch.load(kept, map_location="cpu", weights_only=True)["callbacks"]
-    return next(state for name, state in states.items() if _Epochs.__name__ in name)
-
-
-def _interrupted_at(kept: Path) -> int:
-    """Return after how many epochs a training was interrupted that left this checkpoint, 0 where none can be used."""
-    try:
-        return int(torch.load(kept, map_location="cpu", weights_only=True)["epoch"]) + 1
-    except FileNotFoundError:
-        return 0
-    except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError):
-        kept.unlink(missing_ok=True)  # begun by another version, or damaged
-        return 0
-
-
 def _zero_head(network: nn.Module) -> None:
     """Let a random network begin undecided: a random head's large gradients cost it the first epochs."""
     head = head_of(network)
@@ -261,7 +168,7 @@ def _zero_head(network: nn.Module) -> None:
         nn.init.zeros_(head.weight)
 
 
-def _warm_up(network: nn.Module, data: PictureDataModule, best: _Best, reporting: Reporter, kept: Path | None) -> None:
+def _warm_up(network: nn.Module, data: PictureDataModule, best: Best, reporting: Reporter, kept: Path | None) -> None:
     head = head_of(network)
     if head is None or head.bias is None:
         return

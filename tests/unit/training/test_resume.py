@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from imago.config import ModelConfig, TrainingConfig
-from imago.training.trainer import CHECKPOINT, TrainedModel, train
+from imago.progress import EpochResult
+from imago.training.epochs import CHECKPOINT
+from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
 EPOCHS = 4
@@ -21,7 +24,13 @@ COMMAND = (
 )
 
 
-def run(workdir: Path, *, epochs: int = EPOCHS, reporter: Silence | None = None) -> TrainedModel:
+def run(
+    workdir: Path,
+    *,
+    epochs: int = EPOCHS,
+    reporter: Silence | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+) -> TrainedModel:
     return train(
         small_moths(),
         ModelConfig(architecture=ARCHITECTURE, weights="none"),
@@ -29,6 +38,7 @@ def run(workdir: Path, *, epochs: int = EPOCHS, reporter: Silence | None = None)
         image_size=SIZE,
         seed=0,
         workdir=workdir,
+        on_epoch=on_epoch,
         reporter=reporter or Silence(),
     )
 
@@ -50,7 +60,9 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: Train
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     reporter = Silence()
-    again = run(tmp_path, reporter=reporter)
+    told: list[EpochResult] = []
+    again = run(tmp_path, reporter=reporter, on_epoch=told.append)
+    assert tuple(told) == again.history  # those before the cut, too
     assert "going on after epoch" in reporter.stream.getvalue()
     assert [result.epoch for result in again.history] == [1, 2, 3, 4]
     for one, other in zip(again.history, whole.history, strict=True):

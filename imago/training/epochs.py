@@ -1,0 +1,116 @@
+"""What an epoch leaves: its figures, the best weights so far, and a checkpoint to go on from."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from torch import nn
+
+from imago.config import TrainingConfig
+from imago.progress import EpochResult, Reporter
+from imago.training.module import ClassifierModule
+
+CHECKPOINT = "last.ckpt"
+
+
+class Best:
+    """Remembers every epoch, and the weights of the best: the highest accuracy, then the lowest loss."""
+
+    def __init__(self, reporting: Reporter, on_epoch: Callable[[EpochResult], None] | None) -> None:
+        self._reporting = reporting
+        self.on_epoch = on_epoch
+        self.history: list[EpochResult] = []
+        self.state: dict[str, torch.Tensor] = {}
+        self.result = EpochResult(-1, float("nan"), float("inf"), -1.0, 0.0)
+
+    def offer(self, result: EpochResult, model: nn.Module, *, tell: bool = True) -> None:
+        self.history.append(result)
+        if (result.val_accuracy, -result.val_loss) >= (self.result.val_accuracy, -self.result.val_loss):
+            self.result = result
+            self.state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        if not tell:
+            return
+        self._reporting.epoch(result)
+        if self.on_epoch is not None:
+            self.on_epoch(result)
+
+    def restore(self, history: list[EpochResult], result: EpochResult, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what another process remembered, whose epochs `on_epoch` has not been told of here."""
+        self.history, self.result, self.state = history, result, state
+        if self.on_epoch is not None:
+            for one in history:
+                self.on_epoch(one)
+
+    def since(self, monitor: str) -> int:
+        """Return how many epochs ago this figure was best."""
+        sign = -1 if monitor == "val_loss" else 1
+        values = [sign * getattr(result, monitor) for result in self.history]
+        return len(values) - 1 - max(range(len(values)), key=lambda index: values[index])
+
+
+class Epochs(Callback):
+    """Tells of every step, offers every epoch's weights, and keeps a checkpoint after each to go on from."""
+
+    def __init__(self, best: Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig) -> None:
+        self._best = best
+        self._reporting = reporting
+        self._seed = seed
+        self._kept = kept
+        self._training = training
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+        seed = self._seed * 100_003 + trainer.current_epoch
+        seed_everything(seed % 2**32, verbose=False)  # an epoch is the same whatever ran before it
+        self._started = time.monotonic()
+        batches = int(trainer.num_training_batches)
+        self._reporting.start(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", batches)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self._reporting.advance()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierModule)
+        seconds = time.monotonic() - self._started
+        figures = (pl_module.train_loss, pl_module.val_loss, pl_module.val_accuracy)
+        result = EpochResult(trainer.current_epoch + 1, *figures, seconds)
+        self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
+        if self._training.patience is not None and self._best.since(self._training.monitor) >= self._training.patience:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
+        partial = self._kept.with_name(f".{self._kept.name}")
+        trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
+        if trainer.is_global_zero:
+            partial.replace(self._kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        history = [asdict(result) for result in self._best.history]
+        return {"history": history, "best": asdict(self._best.result), "state": self._best.state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        history = [EpochResult(**result) for result in state_dict["history"]]
+        self._best.restore(history, EpochResult(**state_dict["best"]), state_dict["state"])
+
+
+def kept_state(kept: Path) -> dict[str, Any]:
+    states: dict[str, dict[str, Any]] = torch.load(kept, map_location="cpu", weights_only=True)["callbacks"]
+    return next(state for name, state in states.items() if Epochs.__name__ in name)
+
+
+def interrupted_at(kept: Path) -> int:
+    """Return after how many epochs a training was interrupted that left this checkpoint, 0 where none can be used."""
+    try:
+        return int(torch.load(kept, map_location="cpu", weights_only=True)["epoch"]) + 1
+    except FileNotFoundError:
+        return 0
+    except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError):
+        kept.unlink(missing_ok=True)  # begun by another version, or damaged
+        return 0
