@@ -5,7 +5,9 @@ import re
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,8 @@ def refuse_secrets(source: str) -> None:
 
 
 def is_remote(source: str) -> bool:
-    """Tell whether a source is an address that fsspec resolves."""
-    return "://" in source or "::" in source
+    """Tell whether a source is an address that fsspec resolves, and not that of a file here."""
+    return ("://" in source or "::" in source) and not source.startswith("file://")
 
 
 def fetch(uri: str, cache: Path) -> Path:
@@ -72,6 +74,7 @@ def fetch(uri: str, cache: Path) -> Path:
         if place.exists():
             if not _broken(remote, place, uri):
                 return entry
+            shutil.rmtree(partial, ignore_errors=True)
             place.rename(partial)  # somebody has taken files out of it
         if remote.manifest:
             _download(remote, [remote.manifest], partial, uri)
@@ -120,17 +123,12 @@ class _Remote:
 def _look(uri: str) -> _Remote:
     import fsspec
 
-    try:
+    with _saying(f"{uri} cannot be read"):
         filesystem, path = fsspec.core.url_to_fs(uri)
         manifest = None
         if path.lower().endswith(SUFFIXES) and filesystem.isfile(path):
             path, _, manifest = path.rpartition("/")
         found = filesystem.find(path, detail=True)
-    except ImportError as error:
-        raise ConfigError(f"{uri} needs a package that is not installed: {error}") from error
-    except Exception as error:
-        # Each store's client has errors of its own, with no common parent.
-        raise ConfigError(f"{uri} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
     root = filesystem._strip_protocol(path).rstrip("/")
     base = f"{root}/" if root or any(name.startswith("/") for name in found) else ""
     names = [
@@ -142,14 +140,22 @@ def _look(uri: str) -> _Remote:
         raise ConfigError(f"There is nothing at {uri}: check the address and who may read it.")
     if not names:
         raise DataRefused(f"There are no pictures at {uri} ({len(found)} other files).")
-    try:
-        with ThreadPoolExecutor(_ASKED) as pool:
-            told = dict(zip(names, pool.map(lambda name: _told(filesystem, found[base + name]), names), strict=True))
-    except Exception as error:
-        raise ConfigError(f"{uri} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+    with _saying(f"{uri} cannot be read"), ThreadPoolExecutor(_ASKED) as pool:
+        told = dict(zip(names, pool.map(lambda name: _told(filesystem, found[base + name]), names), strict=True))
     files = {name: repr([info.get(mark) for mark in _MARKS_OF_A_VERSION]) for name, info in told.items()}
     sizes = {name: info.get("size") for name, info in told.items()}
     return _Remote(filesystem, base, files, sizes, manifest)
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Turn whatever a store's client raises into a ConfigError: each has errors of its own, with no common parent."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"{what}: it needs a package that is not installed: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _told(filesystem: Any, listed: dict[str, Any]) -> dict[str, Any]:
@@ -189,11 +195,8 @@ def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None
         return
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with _saying(f"{uri} cannot be fetched"):
         remote.filesystem.get([remote.base + name for name in names], [str(folder / name) for name in names])
-    except Exception as error:
-        # Each store's client has errors of its own, with no common parent.
-        raise ConfigError(f"{uri} cannot be fetched: {' '.join(str(error).split()) or type(error).__name__}") from error
     broken = [name for name in names if not _is_whole(folder / name, remote.sizes[name], unknown=True)]
     if broken:
         raise ConfigError(f"{uri} cannot be fetched: {broken[0]} did not come whole; run it again to go on.")

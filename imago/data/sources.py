@@ -82,7 +82,7 @@ def _sweep(folder: Path) -> None:
 def check_source(config: DataConfig) -> None:
     """List what lies on this machine without reading a picture. Raises what `load_dataset` raises for its listing."""
     source = spelt_out(config.source) if config.source else "hf:"
-    if not _of_a_hub(source) and (source.startswith("file://") or not remote.is_remote(source)):
+    if not _of_a_hub(source) and not remote.is_remote(source):
         _of_classes(_list_path(_local(source), source).rows, config.classes)
 
 
@@ -94,7 +94,11 @@ def spelt_out(source: str) -> str:
 
 def _of_a_hub(source: str) -> bool:
     """Tell whether a source is a hub's name of a data set, of which it is not known what lies behind it today."""
-    return source.startswith("kaggle:") or (source.startswith("hf:") and not source.startswith("hf://"))
+    return source.startswith("kaggle:") or _of_hugging_face(source)
+
+
+def _of_hugging_face(source: str) -> bool:
+    return source.startswith("hf:") and not source.startswith("hf://")
 
 
 def _key(config: DataConfig, seed: int) -> str:
@@ -131,11 +135,11 @@ def fetched(source: str) -> Path:
 
     Raises ConfigError where there is none, and for the name of a Hugging Face data set, which is neither.
     """
-    if _of_a_hub(spelt_out(source)) and not source.startswith("kaggle:"):
+    if _of_hugging_face(spelt_out(source)):
         raise ConfigError(f"{source} is a data set, not a folder of pictures: give the path or address of a folder.")
     if source.startswith("kaggle:"):
         return remote.fetch_kaggle(source.removeprefix("kaggle:"))
-    if remote.is_remote(source) and not source.startswith("file://"):
+    if remote.is_remote(source):
         return remote.fetch(source, home() / "sources")
     return _local(source)
 
@@ -150,9 +154,9 @@ def source_state(source: str | None) -> str:
         return "synthetic"
     source = spelt_out(source)
     if _of_a_hub(source):
-        version = None if source.startswith("kaggle:") else hugging_face.commit(source.removeprefix("hf:"))
+        version = hugging_face.commit(source.removeprefix("hf:")) if _of_hugging_face(source) else None
         return f"{source}@{version}" if version else source
-    if remote.is_remote(source) and not source.startswith("file://"):
+    if remote.is_remote(source):
         return remote.state(source)
     path = _local(source)
     if path.is_dir():
@@ -169,7 +173,7 @@ def _list(config: DataConfig, seed: int) -> Listing:
     source = config.source
     if source is None:
         return _listing_of(synthetic_dataset(config.synthetic, config.image_size, seed))
-    if _of_a_hub(source) and source.startswith("hf:"):
+    if _of_hugging_face(source):
         return hugging_face.list_named(source.removeprefix("hf:"))
     return _list_path(fetched(source), source, elsewhere=source.startswith("kaggle:") or remote.is_remote(source))
 
