@@ -26,9 +26,10 @@ SUFFIXES = {form: suffix for suffix, form in reversed(EXTENSIONS.items())}
 
 def refuse_overlap(target: Path, source: str | None) -> None:
     """Raise ConfigError where what is exported would lie in its own source, or around it."""
-    if source is None or not Path(source).exists():
+    place = Path((source or "").removeprefix("file://")).expanduser()
+    if source is None or not place.exists():
         return
-    one, other = target.resolve(), Path(source).resolve()
+    one, other = target.resolve(), place.resolve()
     if one == other or one.is_relative_to(other) or other.is_relative_to(one):
         raise ConfigError(f"{target} is, holds or lies in the source {source}, which stays as it is: name another.")
 

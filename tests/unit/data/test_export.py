@@ -124,5 +124,7 @@ def test_what_is_exported_does_not_lie_in_or_around_its_source(tmp_path: Path, t
     (tmp_path / "moths").mkdir()
     with pytest.raises(ConfigError, match="source"):
         refuse_overlap(tmp_path / target, str(tmp_path / "moths"))
+    with pytest.raises(ConfigError, match="source"):
+        refuse_overlap(tmp_path / target, f"file://{tmp_path}/moths")
     refuse_overlap(tmp_path / "elsewhere", str(tmp_path / "moths"))
     refuse_overlap(tmp_path / "elsewhere", "s3://bucket/moths")
