@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from imago import progress
+from imago.allocator import kept_memory
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
@@ -80,7 +81,7 @@ def train(
     classes = dataset.split("train").classes
     if len(classes) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {len(classes)}.")
-    with _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
+    with kept_memory(), _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
         check_epochs(training, model.weights)
         if training.rand_augment is not None:
             check_rand_augment(training.rand_augment)
