@@ -96,8 +96,8 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=5, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=32, ge=1)  # pictures
-    auto_batch_size: bool = False  # halve it where memory does not do, and accumulate as much more
-    accumulate: int = Field(default=1, ge=1)  # batches whose gradients make one step
+    micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: 16 on a CPU, all on a GPU
+    auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
     head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, from each layer to the one below

@@ -26,9 +26,10 @@ from imago.evaluation.calibration import softmax
 from imago.monitoring.prediction_store import prediction_row, to_table
 from imago.serving.card import model_card
 from imago.serving.graph import write_graph
-from imago.serving.package import GoldenSample, ModelPackage, ModelSpec
+from imago.serving.package import GoldenSample, ModelPackage, ModelSpec, Suspect
 from imago.serving.runtime import Prediction, Runtime
 from imago.training.classifier import create_classifier
+from imago.training.mislabelled import find_mislabelled
 from imago.training.trainer import TrainedModel
 
 PARITY = 1e-4
@@ -56,6 +57,7 @@ def export_package(
         _write(folder / "spec.json", spec.model_dump_json(indent=2))
         _write(folder / "MODEL_CARD.md", model_card(spec, dataset.counts(), trained.history))
         _write(folder / "golden" / "golden.json", "[]")
+        _write(folder / "suspects.json", json.dumps([one.model_dump() for one in _suspects(trained)], indent=2))
         pq.write_table(to_table([]), folder / "reference.parquet")
         runtime = Runtime(ModelPackage(folder), threads=os.cpu_count() or 1)
         _check_parity(trained.model, runtime, dataset)
@@ -117,6 +119,12 @@ def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: s
         },
         metrics=_metrics(trained),
     )
+
+
+def _suspects(trained: TrainedModel) -> list[Suspect]:
+    if trained.train_features is None:
+        return []
+    return find_mislabelled(trained.train_features, trained.train_ids, trained.classes)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

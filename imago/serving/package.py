@@ -47,6 +47,17 @@ class GoldenSample(BaseModel):
     probability: float
 
 
+class Suspect(BaseModel):
+    """A training picture that probably bears a wrong label."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    label: str
+    likelier: str  # what it looks like instead
+    probability: float  # of its label, by a classifier that did not learn from it
+
+
 @dataclass(frozen=True)
 class ModelPackage:
     """A model's folder. It is written once, whole, and only read from then on."""
@@ -82,6 +93,13 @@ class ModelPackage:
     def golden(self) -> tuple[GoldenSample, ...]:
         rows: list[dict[str, Any]] = json.loads((self.path / "golden" / "golden.json").read_text(encoding="utf-8"))
         return tuple(GoldenSample.model_validate(row) for row in rows)
+
+    @cached_property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """The training pictures that probably bear a wrong label; none where they were not looked for."""
+        file = self.path / "suspects.json"
+        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        return tuple(Suspect.model_validate(row) for row in rows)
 
     @property
     def card(self) -> str:

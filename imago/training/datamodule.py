@@ -178,6 +178,9 @@ class PictureDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.balanced = balanced
         self.contents = [(part, dataset.split(part).digests, dataset.split(part).labels) for part in ("train", "val")]
+        known = set(classes)
+        rows = zip(dataset.split("train").ids, dataset.split("train").labels, strict=True)
+        self.train_ids = tuple(name for name, label in rows if label in known)
         self.train_pictures, self.train_labels = self._read(dataset, "train", classes, square=how is None)
         self.val_pictures, self.val_labels = self._read(dataset, "val", classes, square=True)
 

@@ -1,10 +1,15 @@
 """What the defaults of training are: they depend on whether the backbone has learned before."""
 
+import math
 from dataclasses import dataclass, replace
+
+import torch
 
 from imago.config import TrainingConfig
 from imago.errors import ConfigError
 from imago.training.augment import Augmentation
+
+_ON_CPU = 16  # pictures
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,16 @@ def check_epochs(training: TrainingConfig, weights: str) -> None:
             "training.epochs is 0, which fits the head alone: it takes pretrained weights (model.weights) and "
             "training.warmup_head."
         )
+
+
+def micro_batches(training: TrainingConfig) -> tuple[int, int]:
+    """Return how many pictures are computed at a time, and how many such times make one step.
+
+    On a CPU a step is no faster for being computed at once, and its activations are most of the memory.
+    """
+    at_once = training.micro_batch_size or (training.batch_size if torch.cuda.is_available() else _ON_CPU)
+    times = math.ceil(training.batch_size / at_once)
+    return math.ceil(training.batch_size / times), times
 
 
 def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, fixed_size: bool = False) -> Recipe:

@@ -35,7 +35,7 @@ from imago.training.datamodule import PictureDataModule
 from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state
 from imago.training.features import Features, cached_features, compute_features, fit_head
 from imago.training.module import ClassifierModule, memory_format_of
-from imago.training.recipe import check_epochs, recipe_for
+from imago.training.recipe import check_epochs, micro_batches, recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
@@ -55,6 +55,8 @@ class TrainedModel:
     reject_threshold: float
     history: tuple[EpochResult, ...]
     best: EpochResult
+    train_ids: tuple[str, ...] = ()
+    train_features: Features | None = None  # of the frozen backbone, where it is pretrained
 
 
 def train(
@@ -96,7 +98,7 @@ def train(
             dataset,
             classes,
             preprocessing,
-            batch_size=training.batch_size,
+            batch_size=micro_batches(training)[0],
             sizes=recipe.sizes,
             how=recipe.augmentation,
             seed=seed,
@@ -107,12 +109,17 @@ def train(
         best = Best(reporting, on_epoch if alone else None)
         kept = workdir / CHECKPOINT
         done = interrupted_at(kept)
-        if done:
-            reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
+        found: tuple[Features, Features] | None = None
+        head = head_of(network)
+        if pretrained and training.warmup_head and head is not None and head.bias is not None:
+            started = time.monotonic()
+            found = _features(network, data, reporting, features)
+            if not done:
+                _warm_up(network, head, *found, best, started)
         elif not pretrained:
             _zero_head(network)
-        elif training.warmup_head:
-            _warm_up(network, data, best, reporting, features)
+        if done:
+            reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
         module = ClassifierModule(network, training, recipe, data.train_labels)
         if not training.epochs and not best.history:
             raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
@@ -122,10 +129,7 @@ def train(
                 _fit(module, data, callback, training, logger, kept if done else None, workdir)
             except (MemoryError, RuntimeError) as error:
                 smaller = _for_less_memory(training, error)
-                reporting.note(
-                    f"memory does not do for batches of {training.batch_size}: going on with {smaller.batch_size}, "
-                    f"{smaller.accumulate} to a step"
-                )
+                reporting.note(f"memory does not do: going on with {smaller.micro_batch_size} pictures at a time")
                 kept.unlink(missing_ok=True)
                 return train(
                     dataset,
@@ -159,6 +163,8 @@ def train(
         reject_threshold=min(coverage_threshold, _LOWEST_CERTAINTY),
         history=tuple(best.history),
         best=best.result,
+        train_ids=data.train_ids,
+        train_features=found[0] if found else None,
     )
 
 
@@ -169,11 +175,10 @@ def _zero_head(network: nn.Module) -> None:
         nn.init.zeros_(head.weight)
 
 
-def _warm_up(network: nn.Module, data: PictureDataModule, best: Best, reporting: Reporter, kept: Path | None) -> None:
-    head = head_of(network)
-    if head is None or head.bias is None:
-        return
-    started = time.monotonic()
+def _features(
+    network: nn.Module, data: PictureDataModule, reporting: Reporter, kept: Path | None
+) -> tuple[Features, Features]:
+    """Return what the head sees of the training and validation pictures, from the folder where they were `kept`."""
 
     def compute() -> tuple[Features, Features]:
         reporting.start("features", len(data.train_labels) + len(data.val_labels))
@@ -186,10 +191,13 @@ def _warm_up(network: nn.Module, data: PictureDataModule, best: Best, reporting:
         return train, val
 
     if kept is None:
-        train, val = compute()
-    else:
-        kept.mkdir(parents=True, exist_ok=True)
-        train, val = cached_features(kept / f"{_features_key(network, head, data)}.safetensors", compute)
+        return compute()
+    kept.mkdir(parents=True, exist_ok=True)
+    return cached_features(kept / f"{_features_key(network, data)}.safetensors", compute)
+
+
+def _warm_up(network: nn.Module, head: nn.Linear, train: Features, val: Features, best: Best, started: float) -> None:
+    """Give the network the head that was fitted on its features, and offer it as epoch 0."""
     fitted = fit_head(train, val, head.out_features)
     head.load_state_dict(fitted.state_dict())
     with torch.no_grad():
@@ -204,12 +212,12 @@ def _precision(training: TrainingConfig) -> Any:
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
-def _features_key(network: nn.Module, head: nn.Linear, data: PictureDataModule) -> str:
+def _features_key(network: nn.Module, data: PictureDataModule) -> str:
     """Return a digest of all that decides the features: the backbone, its pictures and how they are shown to it."""
     digest = hashlib.sha256(repr((data.contents, data.preprocessing)).encode())
-    own = {head.weight.data_ptr(), head.bias.data_ptr() if head.bias is not None else 0}
+    head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
     for name, value in network.state_dict().items():
-        if value.data_ptr() not in own:
+        if value.data_ptr() not in head:
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
 
@@ -219,12 +227,12 @@ def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConf
     lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
     if not lacking:
         raise error
-    half, more = training.batch_size // 2, 2 * training.accumulate
+    half = micro_batches(training)[0] // 2
     if training.auto_batch_size and half:
-        return training.model_copy(update={"batch_size": half, "accumulate": more})
+        return training.model_copy(update={"micro_batch_size": half})
     raise ImagoError(
-        f"Memory does not do for batches of {training.batch_size} pictures: set training.batch_size={max(1, half)} and "
-        f"training.accumulate={more}, or training.auto_batch_size=true, or take --config small_memory."
+        f"Memory does not do for {micro_batches(training)[0]} pictures at a time: set training.micro_batch_size="
+        f"{max(1, half)}, or training.auto_batch_size=true, or take --config small_memory."
     ) from error
 
 
@@ -253,7 +261,7 @@ def _fit(
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
         gradient_clip_val=training.clip_norm or None,
-        accumulate_grad_batches=training.accumulate,
+        accumulate_grad_batches=micro_batches(training)[1],
         precision=_precision(training),
     )
     with _interruptible():

@@ -3,7 +3,7 @@
 import pytest
 
 from imago.config import TrainingConfig
-from imago.training.recipe import recipe_for
+from imago.training.recipe import micro_batches, recipe_for
 
 
 def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> None:
@@ -25,3 +25,11 @@ def test_what_is_configured_stands(pretrained: bool) -> None:
 
 def test_small_pictures_stay_large_enough_to_be_seen() -> None:
     assert recipe_for(TrainingConfig(epochs=1), pretrained=True, image_size=32).sizes == (32,)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "at_once", "expected"),
+    [(32, 16, (16, 2)), (32, 64, (32, 1)), (24, 16, (12, 2)), (5, 2, (2, 3)), (1, 1, (1, 1))],
+)
+def test_a_batch_is_computed_in_equal_parts(batch_size: int, at_once: int, expected: tuple[int, int]) -> None:
+    assert micro_batches(TrainingConfig(batch_size=batch_size, micro_batch_size=at_once)) == expected

@@ -223,7 +223,7 @@ def test_every_experiment_trains(name: str, tmp_path: Path, learned: str) -> Non
         {"mixup": 0.4, "cutmix": 1.0},
         {"rand_augment": "rand-m7-n2", "erasing": 0.5},
         {"balance": "sampling"},
-        {"accumulate": 2},
+        {"micro_batch_size": 4},
         {"ema_decay": 0.9},
         {"checkpoint_gradients": True},
     ],
@@ -259,7 +259,7 @@ def test_too_little_memory_names_the_batch_to_try_or_takes_it(
         return step(self, batch, index)
 
     monkeypatch.setattr(ClassifierModule, "training_step", greedy)
-    with pytest.raises(ImagoError, match=r"training\.batch_size=4 and training\.accumulate=2"):
+    with pytest.raises(ImagoError, match=r"8 pictures at a time: set training\.micro_batch_size=4"):
         _train(tmp_path)
     assert [result.epoch for result in _train(tmp_path, auto_batch_size=True).history] == [1, 2]
 
