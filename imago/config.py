@@ -139,7 +139,10 @@ class GateConfig(Section):
     min_accuracy: Fraction = 0.5  # on the test pictures
     max_accuracy_drop: Fraction = 0.0  # below the champion's
     max_calibration_error: Fraction = 0.25  # expected calibration error
-    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of McNemar's exact test against the champion
+    min_class_recall: Fraction | None = None  # of the worst class, where chance does not explain it; None: no limit
+    max_latency_ms: float | None = Field(default=None, gt=0)  # median of one picture, on one core; None: no limit
+    max_model_bytes: int | None = Field(default=None, ge=1)  # of the ONNX graph with its weights; None: no limit
+    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of the exact tests: McNemar's, and a class's recall
     incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
 
 
