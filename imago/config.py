@@ -124,6 +124,8 @@ class TrainingConfig(Section):
     devices: int = Field(default=1, ge=1)  # GPUs, or processes on a CPU
     nodes: int = Field(default=1, ge=1)  # machines with so many devices each
     strategy: str = "auto"  # Lightning's; auto with more than one device: ddp_fork
+    watts_per_core: float = Field(default=12.0, ge=0)  # for the carbon estimate; Green Algorithms' for any CPU
+    grid_intensity: float = Field(default=473.0, ge=0)  # g CO2e/kWh, likewise; the world's of 2024, says Ember's review
 
 
 class EvaluationConfig(Section):

@@ -12,6 +12,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
     facts = [
         ("architecture", f"`{spec.architecture}` (timm)"),
         ("weights it began with", f"`{spec.weights}`"),
+        ("licence of those weights", spec.weights_license),
         ("classes", str(len(spec.classes))),
         ("input", f"{size}×{size} pixels, RGB; the shorter side is scaled, the centre cut out"),
         ("mean, standard deviation", f"{_numbers(spec.preprocessing.mean)}; {_numbers(spec.preprocessing.std)}"),
@@ -22,6 +23,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
         ("answers are rejected below", f"{spec.reject_threshold:.3f}"),
         ("data", f"`{spec.dataset_fingerprint}`"),
         ("seed", str(spec.seed)),
+        *([("training took", spec.spent.time()), ("energy and carbon", spec.spent.estimate())] if spec.spent else []),
         ("made", spec.created),
         ("with", ", ".join(f"{name} {version}" for name, version in spec.versions.items())),
     ]

@@ -116,6 +116,8 @@ def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: s
             "onnxruntime": onnxruntime.__version__,
         },
         metrics=_metrics(trained),
+        weights_license=trained.weights_license,
+        spent=trained.spent,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imago.data.transforms import Preprocessing
 from imago.errors import ImagoError
+from imago.footprint import Spent
 
 FILES = ("weights.safetensors", "model.onnx", "spec.json", "reference.parquet", "golden/golden.json", "MODEL_CARD.md")
 
@@ -35,6 +36,8 @@ class ModelSpec(BaseModel):
     created: str  # ISO 8601, UTC
     versions: dict[str, str]
     metrics: dict[str, float] = {}
+    weights_license: str = "not stated"  # of the weights that training began with
+    spent: Spent | None = None  # by training
 
 
 class GoldenSample(BaseModel):

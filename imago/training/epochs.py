@@ -13,6 +13,7 @@ from torch import nn
 
 from imago.config import TrainingConfig
 from imago.progress import EpochResult, Reporter
+from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
 
 CHECKPOINT = "last.ckpt"
@@ -56,12 +57,16 @@ class Best:
 class Epochs(Callback):
     """Tells of every step, offers every epoch's weights, and keeps a checkpoint after each to go on from."""
 
-    def __init__(self, best: Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig) -> None:
+    def __init__(
+        self, best: Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig, meter: Meter
+    ) -> None:
         self._best = best
         self._reporting = reporting
         self._seed = seed
         self._kept = kept
         self._training = training
+        self._meter = meter
+        self._spent = meter.read()
         self._started = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
@@ -86,6 +91,7 @@ class Epochs(Callback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
+        self._spent = self._meter.read()
         partial = self._kept.with_name(f".{self._kept.name}")
         trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
         if trainer.is_global_zero:
@@ -93,7 +99,8 @@ class Epochs(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         history = [asdict(result) for result in self._best.history]
-        return {"history": history, "best": asdict(self._best.result), "state": self._best.state}
+        best = {"best": asdict(self._best.result), "state": self._best.state}
+        return {"history": history, "spent": self._spent.model_dump(), **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         history = [EpochResult(**result) for result in state_dict["history"]]

@@ -149,6 +149,17 @@ def test_the_card_counts_the_pictures(package: ModelPackage) -> None:
     assert f"`{ARCHITECTURE}`" in package.card
 
 
+def test_the_card_says_what_training_spent_and_whose_weights_it_began_with(
+    trained: TrainedModel, package: ModelPackage
+) -> None:
+    assert trained.spent is not None
+    assert package.spec.spent == trained.spent
+    assert f"| training took | {trained.spent.time()} |" in package.card
+    assert f"| energy and carbon | {trained.spent.estimate()} |" in package.card
+    assert "12 W a core (training.watts_per_core)" in package.card
+    assert "| licence of those weights | there are none |" in package.card
+
+
 def test_a_package_is_never_overwritten(package: ModelPackage, trained: TrainedModel) -> None:
     before = package.fingerprint
     with pytest.raises(ImagoError, match="exists already"):

@@ -290,3 +290,6 @@ def test_two_processes_train_as_one_and_see_each_picture_once(tmp_path: Path) ->
     for ours, theirs in zip(two.history, one.history, strict=True):
         assert ours.val_loss == pytest.approx(theirs.val_loss, abs=0.05)
         assert ours.train_loss == pytest.approx(theirs.train_loss, abs=0.3)
+    assert one.spent is not None
+    assert two.spent is not None
+    assert two.spent.cpu_seconds > one.spent.cpu_seconds / 2  # what the two computed is counted here
