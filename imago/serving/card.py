@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from imago.progress import EpochResult
 from imago.serving.package import ModelSpec
 
 
-def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history: Sequence[EpochResult]) -> str:
+def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return the card as Markdown; `counts` are the pictures by class and split."""
     size = spec.preprocessing.image_size
     facts = [
@@ -51,7 +50,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
             *(
                 f"| {'head' if result.epoch == 0 else result.epoch} | {result.train_loss:.3f} | {result.val_loss:.3f} "
                 f"| {result.val_accuracy:.3f} | {result.seconds:.0f} |"
-                for result in history
+                for result in spec.history
             ),
             "",
         ]

@@ -13,6 +13,7 @@ from imago.errors import ImagoError
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import EvaluationReport
 from imago.footprint import Spent
+from imago.progress import EpochResult
 from imago.serving.package import FILES, ModelPackage
 from imago.serving.runtime import Runtime
 from materializers.evaluation_report import EvaluationReportMaterializer
@@ -94,7 +95,8 @@ def test_the_hash_of_a_package_is_of_what_it_does_not_of_when(package: ModelPack
     materializer.save(package)
     assert materializer.compute_content_hash(materializer.load(ModelPackage)) == known
     spent = Spent(cpu_seconds=9.0, watts_per_core=12, grid_intensity=473)
-    later = changed_spec(package, tmp_path / "later", created="2027-01-01T00:00:00+00:00", spent=spent)
+    timed = {"spent": spent, "history": (EpochResult(1, 0.5, 0.6, 0.7, 8.9),)}
+    later = changed_spec(package, tmp_path / "later", created="2027-01-01T00:00:00+00:00", **timed)
     assert materializer.compute_content_hash(later) == known
     warmer = changed_spec(package, tmp_path / "warmer", temperature=2.0)
     assert materializer.compute_content_hash(warmer) != known
@@ -104,13 +106,13 @@ def test_the_hash_of_a_package_is_of_what_it_does_not_of_when(package: ModelPack
 
 def test_a_package_from_before_a_field_was_added_is_read(package: ModelPackage, tmp_path: Path) -> None:
     uri = tmp_path / "artifact"
-    added = {"weights_license", "spent"}
+    added = {"weights_license", "spent", "history"}
     older = package.spec.model_dump_json(exclude=added, indent=2)
     (package.path / "spec.json").write_text(older, encoding="utf-8")
     ModelPackageMaterializer(str(uri)).save(ModelPackage(package.path))
     spec = ModelPackageMaterializer(str(uri)).load(ModelPackage).spec
     assert added & spec.model_fields_set == set()
-    assert (spec.weights_license, spec.spent) == ("not stated", None)
+    assert (spec.weights_license, spec.spent, spec.history) == ("not stated", None, ())
 
 
 def test_the_dashboard_shows_the_card(package: ModelPackage, tmp_path: Path) -> None:
