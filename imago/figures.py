@@ -3,8 +3,10 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
@@ -62,10 +64,16 @@ def draw_trials(trials: Sequence[Tried], *, title: str, subtitle: str) -> str:
     figure = Figure(figsize=(180 / _INCH, 100 / _INCH), layout="constrained")
     axes = _styled(figure.subplots())
     complete = [trial for trial in trials if trial.state == "complete"]
-    best = [max(trial.val_accuracy for trial in complete[: turn + 1]) for turn in range(len(complete))]
-    numbers = [trial.number for trial in complete]
-    axes.step(numbers, best, color=_BLUE, linewidth=1.5, where="post", label="best so far")
-    axes.scatter(numbers, [trial.val_accuracy for trial in complete], color=_BLUE, label="trained to the end")
+    best = accumulate((trial.val_accuracy if trial.state == "complete" else math.nan for trial in trials), np.fmax)
+    axes.step(
+        [trial.number for trial in trials], [*best], color=_BLUE, linewidth=1.5, where="post", label="best so far"
+    )
+    axes.scatter(
+        [trial.number for trial in complete],
+        [trial.val_accuracy for trial in complete],
+        color=_BLUE,
+        label="trained to the end",
+    )
     if pruned := [trial for trial in trials if trial.state == "pruned"]:
         best_seen = [trial.val_accuracy for trial in pruned]
         axes.scatter([trial.number for trial in pruned], best_seen, color=_SOFT, marker="x", label="given up")

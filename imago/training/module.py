@@ -47,6 +47,11 @@ class ClassifierModule(LightningModule):
         """The weights that are validated and kept: their moving average, where there is one."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def latest_loss(self) -> float:
+        """The loss of the step that was just made, on the CPU already."""
+        return self._losses[-1]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, C) of pictures (N, 3, H, W)."""
         network = self.model if self.training else self.judged

@@ -58,10 +58,14 @@ def test_the_head_alone_is_one_point_a_curve() -> None:
 
 def test_trials_that_failed_do_not_stretch_the_scale() -> None:
     trials = [Trial(0, 0.80), Trial(1, 0.84), Trial(2, 0.0, "failed"), Trial(3, 0.78, "pruned"), Trial(4, 0.82)]
-    written = texts(draw_trials(trials, title="Trials", subtitle="Best: trial 1"))
+    svg = draw_trials(trials, title="Trials", subtitle="Best: trial 1")
+    written = texts(svg)
     assert {"Trials", "Best: trial 1", "best so far", "trained to the end", "given up", "failed"} <= {*written}
     shares = [float(text.rstrip("%")) for text in written if text.endswith("%")]
     assert min(shares) > 70
+    line = re.search(r'<path d="(M[^"]*)" clip-path="[^"]*" style="fill: none; stroke: #2f5fd0', svg)
+    assert line
+    assert line[1].count("L") == 2 * 4  # a step to each of the other trials, also those that did not end
     assert "failed" not in texts(draw_trials(trials[:2], title="Trials", subtitle=""))
 
 
