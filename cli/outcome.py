@@ -13,7 +13,8 @@ from zenml.models import PipelineRunResponse
 from cli.pipeline import BASE
 from imago import home
 from imago.config import Config
-from imago.serving.package import ModelPackage
+from imago.serving.card import kept
+from imago.serving.package import ModelPackage, ModelSpec
 from imago.serving.rollout import PROBE_HEADER, Deployment
 
 logger = logging.getLogger("imago.outcome")
@@ -79,8 +80,20 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "reports": {
             "data": _write("data.html", validation.page),
             "evaluation": _write("evaluation.html", report.html),
+            **_curves(_artifact(run, "train_model", "model").spec, version or str(run.id)[:8]),
         },
     }
+
+
+def _curves(spec: ModelSpec, version: str) -> dict[str, str]:
+    from imago.figures import draw_curves
+
+    if not spec.history:  # trained before it was kept
+        return {}
+    best = int(spec.metrics["best_epoch"])
+    title = f"{spec.name} version {version}, {spec.architecture}"
+    drawn = draw_curves(spec.history, best, title=title, subtitle=f"Kept: {kept(spec.metrics)}")
+    return {"curves": _write(f"figures/{spec.name}-{version}-curves.svg", drawn)}
 
 
 def _forget_copy(run: PipelineRunResponse) -> None:
@@ -139,8 +152,24 @@ def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "best": result.best.values,
         "importance": result.importance,
         "metrics": {"val_accuracy": result.best.val_accuracy},
-        "reports": {"configuration": _write("best.yaml", result.configuration)},
+        "reports": {"configuration": _write("best.yaml", result.configuration), **_searched(result, run, config)},
     }
+
+
+def _searched(result: Any, run: PipelineRunResponse, config: Config) -> dict[str, str]:
+    from imago.figures import draw_importance, draw_trials
+
+    name = f"figures/{config.model.name}-sweep-{str(run.id)[:8]}"
+    best = f"Best: trial {result.best.number}, {result.best.val_accuracy:.1%} of the validation pictures named rightly"
+    drawn = draw_trials(result.trials, title=f"Trials of the sweep of {config.model.name}", subtitle=best)
+    written = {"trials": _write(f"{name}-trials.svg", drawn)}
+    if result.importance:
+        complete = sum(trial.state == "complete" for trial in result.trials)
+        told = f"PED-ANOVA over the {complete} trials that were trained to their end"
+        title = f"What the sweep of {config.model.name} depended on"
+        drawn = draw_importance(result.importance, title=title, subtitle=told)
+        written["importance"] = _write(f"{name}-importance.svg", drawn)
+    return written
 
 
 def _production_model(config: Config) -> dict[str, Any]:

@@ -161,6 +161,10 @@ def _check_training(config: Config, thoroughly: bool) -> str:
 
     check_architecture(config.model.architecture)
     check_epochs(config.training, config.model.weights)
+    if config.training.rand_augment is not None:
+        from imago.training.augment import check_rand_augment
+
+        check_rand_augment(config.training.rand_augment)
     state = weights_state(config.model.weights)
     check_source(config.data)
     if thoroughly or config.model.weights not in {"hub", "none"}:

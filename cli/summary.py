@@ -127,7 +127,8 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     if outcome.get("example"):
         example = outcome["example"]
         rows.append(("one picture", f"{example['picture']} → {example['label']} ({example['probability']:.0%})"))
-    rows.extend((f"{name} report", path) for name, path in outcome.get("reports", {}).items())
+    for name, path in outcome.get("reports", {}).items():
+        rows.append((name if path.endswith(".svg") else f"{name} report", path))
     rows.append(("dashboard", "zenml login --local"))
     rows.append(("run", f"{outcome['run_id']} on stack {outcome['stack']}"))
     return rows

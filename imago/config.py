@@ -124,6 +124,8 @@ class TrainingConfig(Section):
     devices: int = Field(default=1, ge=1)  # GPUs, or processes on a CPU
     nodes: int = Field(default=1, ge=1)  # machines with so many devices each
     strategy: str = "auto"  # Lightning's; auto with more than one device: ddp_fork
+    watts_per_core: float = Field(default=12.0, ge=0)  # for the carbon estimate; Green Algorithms' for any CPU
+    grid_intensity: float = Field(default=473.0, ge=0)  # g CO2e/kWh, likewise; the world's of 2024, says Ember's review
 
 
 class EvaluationConfig(Section):
@@ -139,7 +141,10 @@ class GateConfig(Section):
     min_accuracy: Fraction = 0.5  # on the test pictures
     max_accuracy_drop: Fraction = 0.0  # below the champion's
     max_calibration_error: Fraction = 0.25  # expected calibration error
-    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of McNemar's exact test against the champion
+    min_class_recall: Fraction | None = None  # of the worst class, where chance does not explain it; None: no limit
+    max_latency_ms: float | None = Field(default=None, gt=0)  # median of one picture, on one core; None: no limit
+    max_model_bytes: int | None = Field(default=None, ge=1)  # of the ONNX graph with its weights; None: no limit
+    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of the exact tests: McNemar's, and a class's recall
     incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
 
 

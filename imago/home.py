@@ -44,9 +44,13 @@ def require_writable() -> None:
 
 
 def write_report(name: str, text: str) -> Path:
-    """Write a report in one step, so that no reader sees half of it and a full disk leaves the one before."""
+    """Write a report in one step, so that no reader sees half of it and a full disk leaves the one before.
+
+    A name such as `figures/moths.svg` has its folder made.
+    """
     path = reports() / name
-    partial = path.with_name(f".{name}.{uuid4().hex[:8]}")
+    _make(path.parent, "IMAGO_REPORTS")
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
@@ -70,7 +74,10 @@ def place_for(kind: str, key: str, *, keep: int) -> Path:
 
 
 def _made(variable: str) -> Path:
-    folder = place(variable)
+    return _make(place(variable), variable)
+
+
+def _make(folder: Path, variable: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -51,7 +51,7 @@ class ModelPackageMaterializer(BaseMaterializer):
 
     def compute_content_hash(self, data: ModelPackage) -> str:
         """Return a digest of what the model does: of weights, graph, golden samples and spec, but not of when."""
-        spec = json.loads(data.spec.model_dump_json(exclude={"created"}))
+        spec = json.loads(data.spec.model_dump_json(exclude={"created", "spent", "history"}))
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
         golden = [data.path / "golden" / sample.file for sample in data.golden]
         for path in (data.weights, data.onnx, *golden, data.path / "golden" / "golden.json"):

@@ -72,6 +72,9 @@ def evaluate(
         robustness=tuple(robustness),
         latency_ms=float(np.median(latencies)),
         latency_ms_p95=float(np.percentile(latencies, 95)),
+        weights=package.spec.weights,
+        weights_license=package.spec.weights_license,
+        spent=package.spec.spent,
         model_bytes=sum(file.stat().st_size for file in package.path.glob(f"{package.onnx.name}*")),
     )
     predictions = _table(test, answers, probabilities)

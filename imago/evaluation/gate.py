@@ -39,9 +39,10 @@ def decide(
 ) -> GateDecision:
     """Decide whether the challenger replaces the champion, which must have been evaluated on the same test pictures.
 
-    The challenger must be good in itself (`min_accuracy`, `max_calibration_error`), and then be right more often; as
-    often with the lower log loss; or less often by no more than `max_accuracy_drop`, unless that is surely worse
-    (`significance`). A champion that it cannot be compared with stays, or goes where `incomparable` is `floor`.
+    The challenger must be good in itself (`min_accuracy`, `max_calibration_error`; where they are set,
+    `min_class_recall`, `max_latency_ms`, `max_model_bytes`), and then be right more often; as often with the lower log
+    loss; or less often by no more than `max_accuracy_drop`, unless that is surely worse (`significance`). A champion
+    that it cannot be compared with stays, or goes where `incomparable` is `floor`.
     """
     flaw = _flaw(challenger, config) or (_other_pictures(challenger, champion) if champion else None)
     unlike = _lost_classes(challenger, champion) if champion and not flaw else None
@@ -104,7 +105,44 @@ def _flaw(challenger: EvaluationReport, config: GateConfig) -> str | None:
             f"Its confidence cannot be believed: it is off by {metrics.expected_calibration_error:.3f} on average, at "
             f"most {config.max_calibration_error:.3f} allowed (gate.max_calibration_error)."
         )
+    if config.min_class_recall is not None and (left := _left_behind(challenger, config)):
+        return left
+    if config.max_latency_ms is not None and challenger.latency_ms > config.max_latency_ms:
+        return (
+            f"Too slow: {challenger.latency_ms:.1f} ms a picture in the middle, at most {config.max_latency_ms:g} ms "
+            "allowed (gate.max_latency_ms)."
+        )
+    if config.max_model_bytes is not None and challenger.model_bytes > config.max_model_bytes:
+        return (
+            f"Too large: {challenger.model_bytes:,} bytes of model, at most {config.max_model_bytes:,} allowed "
+            "(gate.max_model_bytes)."
+        )
     return None
+
+
+def _left_behind(challenger: EvaluationReport, config: GateConfig) -> str | None:
+    """Name the worst class whose recall is below what is asked, and surely so.
+
+    A class counts only where an exact binomial test says that so few right answers are no chance: of a class with two
+    test pictures, a wrong answer or two seldom prove anything.
+    """
+    asked = config.min_class_recall or 0.0
+    found = []
+    for entry in challenger.metrics.per_class:
+        right = round((entry.recall or 0.0) * entry.support)
+        if not entry.support or right >= asked * entry.support:
+            continue
+        p_value = float(scipy.stats.binomtest(right, entry.support, asked, alternative="less").pvalue)
+        if p_value < config.significance:
+            found.append((right / entry.support, p_value, entry.label, f"{right} of {entry.support}"))
+    if not found:
+        return None
+    recall, p_value, label, counts = min(found)
+    others = f"; {len(found) - 1} more of the classes are below it, too" if len(found) > 1 else ""
+    return (
+        f"It leaves a class behind: of {label} it names {counts} test pictures right ({recall:.1%}), at least "
+        f"{asked:.1%} asked (gate.min_class_recall), and chance does not explain it (p = {p_value:.3g}){others}."
+    )
 
 
 def _other_pictures(challenger: EvaluationReport, champion: EvaluationReport) -> str | None:

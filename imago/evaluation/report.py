@@ -9,6 +9,7 @@ from imago.errors import ImagoError
 from imago.evaluation.metrics import Finding, Metrics
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
+from imago.footprint import Spent
 
 PREDICTIONS = pa.schema(
     [
@@ -50,6 +51,9 @@ class Findings(Finding):
     latency_ms: float  # median of one picture, decoding included, on ONNX Runtime with one thread
     latency_ms_p95: float
     model_bytes: int  # of the ONNX graph with its weights
+    weights: str = "not stated"  # that training began with
+    weights_license: str = "not stated"
+    spent: Spent | None = None  # by training
 
     def figures(self) -> dict[str, float]:
         """Return the numbers that a tracker logs, such as `test_accuracy`."""
@@ -96,7 +100,7 @@ class EvaluationReport(Findings):
     @property
     def content_hash(self) -> str:
         """A digest of what was found, however long it took: 64 hexadecimal digits."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"latency_ms", "latency_ms_p95"}).encode())
+        digest = hashlib.sha256(self.model_dump_json(exclude={"latency_ms", "latency_ms_p95", "spent"}).encode())
         for name in ("sha256", "label", "predicted", "probability"):
             digest.update(repr(self.predictions.column(name).to_pylist()).encode())
         return digest.hexdigest()

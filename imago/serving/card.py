@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from imago.progress import EpochResult
 from imago.serving.package import ModelSpec
 
 
-def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history: Sequence[EpochResult]) -> str:
+def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return the card as Markdown; `counts` are the pictures by class and split."""
     size = spec.preprocessing.image_size
     facts = [
         ("architecture", f"`{spec.architecture}` (timm)"),
         ("weights it began with", f"`{spec.weights}`"),
+        ("licence of those weights", spec.weights_license),
         ("classes", str(len(spec.classes))),
         ("input", f"{size}×{size} pixels, RGB; the shorter side is scaled, the centre cut out"),
         ("mean, standard deviation", f"{_numbers(spec.preprocessing.mean)}; {_numbers(spec.preprocessing.std)}"),
@@ -22,6 +22,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
         ("answers are rejected below", f"{spec.reject_threshold:.3f}"),
         ("data", f"`{spec.dataset_fingerprint}`"),
         ("seed", str(spec.seed)),
+        *([("training took", spec.spent.time()), ("energy and carbon", spec.spent.estimate())] if spec.spent else []),
         ("made", spec.created),
         ("with", ", ".join(f"{name} {version}" for name, version in spec.versions.items())),
     ]
@@ -49,7 +50,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]], history
             *(
                 f"| {'head' if result.epoch == 0 else result.epoch} | {result.train_loss:.3f} | {result.val_loss:.3f} "
                 f"| {result.val_accuracy:.3f} | {result.seconds:.0f} |"
-                for result in history
+                for result in spec.history
             ),
             "",
         ]

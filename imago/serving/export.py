@@ -55,7 +55,7 @@ def export_package(
         (folder / "weights.safetensors").write_bytes(save(_tensors(trained.model)))
         write_graph(trained.model, spec.preprocessing.image_size, folder / "model.onnx")
         _write(folder / "spec.json", spec.model_dump_json(indent=2))
-        _write(folder / "MODEL_CARD.md", model_card(spec, dataset.counts(), trained.history))
+        _write(folder / "MODEL_CARD.md", model_card(spec, dataset.counts()))
         _write(folder / "golden" / "golden.json", "[]")
         _write(folder / "suspects.json", json.dumps([one.model_dump() for one in _suspects(trained)], indent=2))
         pq.write_table(to_table([]), folder / "reference.parquet")
@@ -118,6 +118,9 @@ def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: s
             "onnxruntime": onnxruntime.__version__,
         },
         metrics=_metrics(trained),
+        weights_license=trained.weights_license,
+        spent=trained.spent,
+        history=trained.history,
     )
 
 

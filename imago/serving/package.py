@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imago.data.transforms import Preprocessing
 from imago.errors import ImagoError
+from imago.footprint import Spent
+from imago.progress import EpochResult
 
 FILES = ("weights.safetensors", "model.onnx", "spec.json", "reference.parquet", "golden/golden.json", "MODEL_CARD.md")
 
@@ -21,7 +23,7 @@ FILES = ("weights.safetensors", "model.onnx", "spec.json", "reference.parquet", 
 class ModelSpec(BaseModel):
     """What must be known of a model besides its weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     name: str
     architecture: str
@@ -35,6 +37,9 @@ class ModelSpec(BaseModel):
     created: str  # ISO 8601, UTC
     versions: dict[str, str]
     metrics: dict[str, float] = {}
+    weights_license: str = "not stated"  # of the weights that training began with
+    spent: Spent | None = None  # by training
+    history: tuple[EpochResult, ...] = ()  # of training, epoch by epoch
 
 
 class GoldenSample(BaseModel):

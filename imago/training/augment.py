@@ -1,5 +1,6 @@
 """Makes another picture of a picture, as the same species might have been photographed."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,9 @@ def check_rand_augment(policy: str) -> None:
     """Raise ConfigError where timm does not know what `training.rand_augment` says."""
     try:
         _rand_augment(policy)
+        for section in policy.split("-")[1:]:
+            if not section.startswith("t") and not re.search(r"\d", section):
+                raise ValueError(f"{section} has no number")  # which timm skips without a word
     except (AssertionError, ValueError, KeyError, NotImplementedError) as error:
         raise ConfigError(
             f"training.rand_augment: '{policy}' is no policy of timm's RandAugment: write, say, rand-m7-n2."

@@ -23,6 +23,7 @@ __all__ = [
     "embed",
     "has_fixed_size",
     "head_of",
+    "license_of",
     "preprocessing_of",
     "try_out",
     "weights_state",
@@ -85,6 +86,14 @@ def preprocessing_of(model: nn.Module, image_size: int) -> Preprocessing:
     config = getattr(model, "pretrained_cfg", None) or {}
     mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
     return Preprocessing(image_size=image_size, mean=tuple(mean), std=tuple(std))
+
+
+def license_of(model: nn.Module, weights: str) -> str:
+    """Return the licence of the pretrained weights, as timm or the `config.json` beside them names it."""
+    if weights == "none":
+        return "there are none"
+    named = str((getattr(model, "pretrained_cfg", None) or {}).get("license") or "unknown")
+    return "not stated" if named == "unknown" else named
 
 
 def embed(model: Any, features: torch.Tensor) -> torch.Tensor:
@@ -205,7 +214,9 @@ def _from_checkpoint(architecture: str, checkpoint: Checkpoint, num_classes: int
     described = checkpoint.config
     stored = described.get("pretrained_cfg") or described.get("preprocessing") or described
     kept = {key: tuple(stored[key]) for key in ("mean", "std") if key in stored}
-    model.pretrained_cfg = {**(getattr(model, "pretrained_cfg", None) or {}), **kept}  # type: ignore[assignment]
+    named = stored.get("license") or described.get("license") or described.get("weights_license")
+    known = getattr(model, "pretrained_cfg", None) or {}
+    model.pretrained_cfg = {**known, **kept, "license": named}  # type: ignore[assignment]
     return model
 
 

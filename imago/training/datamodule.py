@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from imago.training.augment import Augmentation, augment, erase
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pictures (N, 3, size, size) float32, and their classes' indices (N,) int64."""
+
+Found = TypeVar("Found")
 
 CACHE_BYTES = 1 << 30
 _MARGIN = 1.25  # a decoded picture is kept this much larger than the model sees it, for crops to be sharp
@@ -142,6 +145,16 @@ def placed() -> tuple[int, int]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def of_all(mine: list[Found]) -> list[Found]:
+    """Return what all processes that train together have found."""
+    _, world = placed()
+    if world == 1:
+        return mine
+    found: list[list[Found]] = [[] for _ in range(world)]
+    torch.distributed.all_gather_object(found, mine)
+    return [one for some in found for one in some]
 
 
 def collate(rows: Sequence[tuple[npt.NDArray[np.float32], int]]) -> Batch:

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
+from torch.utils.data import DataLoader
 
 from imago.config import TrainingConfig
 from imago.progress import EpochResult, Reporter
+from imago.training.datamodule import Batch
+from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
 
 CHECKPOINT = "last.ckpt"
@@ -56,23 +59,35 @@ class Best:
 class Epochs(Callback):
     """Tells of every step, offers every epoch's weights, and keeps a checkpoint after each to go on from."""
 
-    def __init__(self, best: Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig) -> None:
+    def __init__(
+        self, best: Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig, meter: Meter
+    ) -> None:
         self._best = best
         self._reporting = reporting
         self._seed = seed
         self._kept = kept
         self._training = training
+        self._meter = meter
+        self._spent = meter.read()
         self._started = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
         seed = self._seed * 100_003 + trainer.current_epoch
         seed_everything(seed % 2**32, verbose=False)  # an epoch is the same whatever ran before it
         self._started = time.monotonic()
-        batches = int(trainer.num_training_batches)
-        self._reporting.start(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", batches)
+        if not trainer.is_global_zero:
+            return
+        number, epochs = trainer.current_epoch + 1, self._training.epochs
+        last = self._best.history[-1] if self._best.history else None
+        pictures = _pictures(trainer) * trainer.world_size
+        self._reporting.start(f"epoch {number}/{epochs}", pictures, epochs_left=epochs - number, last=last)
 
-    def on_train_batch_end(self, *_: object) -> None:
-        self._reporting.advance()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, _outputs: object, batch: Batch, _index: int
+    ) -> None:
+        assert isinstance(pl_module, ClassifierModule)
+        if trainer.is_global_zero:
+            self._reporting.advance(len(batch[1]) * trainer.world_size, pl_module.latest_loss)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ClassifierModule)
@@ -86,6 +101,7 @@ class Epochs(Callback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
+        self._spent = self._meter.read()
         partial = self._kept.with_name(f".{self._kept.name}")
         trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
         if trainer.is_global_zero:
@@ -93,11 +109,20 @@ class Epochs(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         history = [asdict(result) for result in self._best.history]
-        return {"history": history, "best": asdict(self._best.result), "state": self._best.state}
+        best = {"best": asdict(self._best.result), "state": self._best.state}
+        return {"history": history, "spent": self._spent.model_dump(), **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         history = [EpochResult(**result) for result in state_dict["history"]]
         self._best.restore(history, EpochResult(**state_dict["best"]), state_dict["state"])
+
+
+def _pictures(trainer: Trainer) -> int:
+    """Return how many pictures this process sees in an epoch."""
+    loader = trainer.train_dataloader
+    assert isinstance(loader, DataLoader)
+    whole = len(loader) * (loader.batch_size or 1)
+    return whole if loader.drop_last else len(loader.sampler)  # type: ignore[arg-type]
 
 
 def kept_state(kept: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
-from imago.training.datamodule import Batch, placed
+from imago.training.datamodule import Batch, of_all
 from imago.training.recipe import Recipe
 
 _WARMUP_SHARE = 0.15
@@ -46,6 +46,11 @@ class ClassifierModule(LightningModule):
     def judged(self) -> nn.Module:
         """The weights that are validated and kept: their moving average, where there is one."""
         return self.model if self.average is None else self.average.module
+
+    @property
+    def latest_loss(self) -> float:
+        """The loss of the step that was just made, on the CPU already."""
+        return self._losses[-1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, C) of pictures (N, 3, H, W)."""
@@ -89,7 +94,7 @@ class ClassifierModule(LightningModule):
         self._outputs.append((self(images).float().cpu(), labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        outputs, losses = _of_all(self._outputs), _of_all(self._losses)
+        outputs, losses = of_all(self._outputs), of_all(self._losses)
         logits, labels = (torch.cat(column) for column in zip(*outputs, strict=True))
         self.train_loss = sum(losses) / max(1, len(losses))
         self.val_loss = functional.cross_entropy(logits, labels).item()
@@ -121,16 +126,6 @@ class ClassifierModule(LightningModule):
                 rate = self.recipe.head_learning_rate if of_head else self.recipe.learning_rate * group["lr_scale"]
                 if members:
                     yield {"params": members, "lr": rate, "weight_decay": group["weight_decay"]}
-
-
-def _of_all(mine: list[Any]) -> list[Any]:
-    """Return what all processes that train together have found."""
-    _, world = placed()
-    if world == 1:
-        return mine
-    found: list[list[Any]] = [[] for _ in range(world)]
-    torch.distributed.all_gather_object(found, mine)
-    return [one for some in found for one in some]
 
 
 def _mixup(training: TrainingConfig, classes: int) -> Mixup | None:

@@ -16,6 +16,7 @@ from imago.config import Config, build_config, known_keys
 from imago.data.dataset import ImageDataset
 from imago.errors import ConfigError, ImagoError, did_you_mean
 from imago.progress import EpochResult, Reporter
+from imago.training.augment import check_rand_augment
 from imago.training.trainer import train
 
 _STATES = {
@@ -154,7 +155,9 @@ def check_space(config: Config) -> None:
             raise ConfigError(f"sweep.space: '{key}' is no key of training.{did_you_mean(key, known)}")
         _check_rule(key, rule)
         for value in rule.get("choices", [rule.get("low"), rule.get("high")]):
-            apply(config, {key: value})
+            tried = apply(config, {key: value})
+            if key == "training.rand_augment" and tried.training.rand_augment is not None:
+                check_rand_augment(tried.training.rand_augment)
 
 
 def _check_rule(key: str, rule: Mapping[str, Any]) -> None:

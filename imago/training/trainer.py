@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,21 @@ from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
+from imago.footprint import Spent
 from imago.progress import EpochResult, Reporter
 from imago.training.augment import check_rand_augment
-from imago.training.classifier import create_classifier, has_fixed_size, head_of, preprocessing_of, try_out
+from imago.training.classifier import (
+    create_classifier,
+    has_fixed_size,
+    head_of,
+    license_of,
+    preprocessing_of,
+    try_out,
+)
 from imago.training.datamodule import PictureDataModule
 from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state
 from imago.training.features import Features, cached_features, compute_features, fit_head
+from imago.training.meter import Meter
 from imago.training.module import ClassifierModule, memory_format_of
 from imago.training.recipe import check_epochs, micro_batches, recipe_for
 
@@ -57,6 +66,8 @@ class TrainedModel:
     best: EpochResult
     train_ids: tuple[str, ...] = ()
     train_features: Features | None = None  # of the frozen backbone, where it is pretrained
+    weights_license: str = "not stated"
+    spent: Spent | None = None
 
 
 def train(
@@ -83,6 +94,7 @@ def train(
     classes = dataset.split("train").classes
     if len(classes) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {len(classes)}.")
+    meter = Meter(training)
     with kept_memory(), _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
         check_epochs(training, model.weights)
         if training.rand_augment is not None:
@@ -94,6 +106,7 @@ def train(
         for size in {*recipe.sizes} - {image_size}:
             try_out(network, model.architecture, size, "training.train_size")
         preprocessing = preprocessing_of(network, image_size)
+        weights_license = license_of(network, model.weights)
         data = PictureDataModule(
             dataset,
             classes,
@@ -119,19 +132,20 @@ def train(
         elif not pretrained:
             _zero_head(network)
         if done:
+            meter.before = kept_state(kept).get("spent", {})
             reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
         module = ClassifierModule(network, training, recipe, data.train_labels)
         if not training.epochs and not best.history:
             raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
         if training.epochs:
-            callback = Epochs(best, reporting, seed, kept, training)
+            callback = Epochs(best, reporting, seed, kept, training, meter)
             try:
                 _fit(module, data, callback, training, logger, kept if done else None, workdir)
             except (MemoryError, RuntimeError) as error:
                 smaller = _for_less_memory(training, error)
                 reporting.note(f"memory does not do: going on with {smaller.micro_batch_size} pictures at a time")
                 kept.unlink(missing_ok=True)
-                return train(
+                trained = train(
                     dataset,
                     model,
                     smaller,
@@ -143,6 +157,7 @@ def train(
                     reporter=reporting,
                     features=features,
                 )
+                return replace(trained, spent=meter.read())
         if training.epochs and not alone:  # what was best is known to the processes that trained, and kept by them
             best.on_epoch = on_epoch
             callback.load_state_dict(kept_state(kept))
@@ -165,6 +180,8 @@ def train(
         best=best.result,
         train_ids=data.train_ids,
         train_features=found[0] if found else None,
+        weights_license=weights_license,
+        spent=meter.read(),
     )
 
 

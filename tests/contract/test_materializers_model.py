@@ -12,6 +12,8 @@ from imago.config import EvaluationConfig
 from imago.errors import ImagoError
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import EvaluationReport
+from imago.footprint import Spent
+from imago.progress import EpochResult
 from imago.serving.package import FILES, ModelPackage
 from imago.serving.runtime import Runtime
 from materializers.evaluation_report import EvaluationReportMaterializer
@@ -92,12 +94,25 @@ def test_the_hash_of_a_package_is_of_what_it_does_not_of_when(package: ModelPack
     known = materializer.compute_content_hash(package)
     materializer.save(package)
     assert materializer.compute_content_hash(materializer.load(ModelPackage)) == known
-    later = changed_spec(package, tmp_path / "later", created="2027-01-01T00:00:00+00:00")
+    spent = Spent(cpu_seconds=9.0, watts_per_core=12, grid_intensity=473)
+    timed = {"spent": spent, "history": (EpochResult(1, 0.5, 0.6, 0.7, 8.9),)}
+    later = changed_spec(package, tmp_path / "later", created="2027-01-01T00:00:00+00:00", **timed)
     assert materializer.compute_content_hash(later) == known
     warmer = changed_spec(package, tmp_path / "warmer", temperature=2.0)
     assert materializer.compute_content_hash(warmer) != known
     confused = make_package(tmp_path / "confused", confused=True)
     assert materializer.compute_content_hash(confused) != known
+
+
+def test_a_package_from_before_a_field_was_added_is_read(package: ModelPackage, tmp_path: Path) -> None:
+    uri = tmp_path / "artifact"
+    added = {"weights_license", "spent", "history"}
+    older = package.spec.model_dump_json(exclude=added, indent=2)
+    (package.path / "spec.json").write_text(older, encoding="utf-8")
+    ModelPackageMaterializer(str(uri)).save(ModelPackage(package.path))
+    spec = ModelPackageMaterializer(str(uri)).load(ModelPackage).spec
+    assert added & spec.model_fields_set == set()
+    assert (spec.weights_license, spec.spent, spec.history) == ("not stated", None, ())
 
 
 def test_the_dashboard_shows_the_card(package: ModelPackage, tmp_path: Path) -> None:
@@ -143,7 +158,8 @@ def test_a_damaged_report_is_not_read(report: EvaluationReport, tmp_path: Path) 
 
 def test_the_hash_of_a_report_does_not_depend_on_how_long_it_took(report: EvaluationReport, tmp_path: Path) -> None:
     materializer = EvaluationReportMaterializer(str(tmp_path / "artifact"))
-    slower = report.model_copy(update={"latency_ms": 99.0, "latency_ms_p95": 999.0})
+    spent = Spent(cpu_seconds=9.0, watts_per_core=12, grid_intensity=473)
+    slower = report.model_copy(update={"latency_ms": 99.0, "latency_ms_p95": 999.0, "spent": spent})
     assert materializer.compute_content_hash(slower) == materializer.compute_content_hash(report)
 
 

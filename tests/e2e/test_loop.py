@@ -80,8 +80,10 @@ def test_training_promotes_serves_and_prints_one_json_object(trained: Outcome, w
     assert outcome["promoted"] is True
     assert outcome["metrics"]["test_accuracy"] > 0.4
     assert outcome["endpoint"] == f"http://127.0.0.1:{workspace.port}"
-    for report in outcome["reports"].values():
-        assert "<html" in Path(report).read_text(encoding="utf-8")
+    for name, report in outcome["reports"].items():
+        assert ("<svg" if name == "curves" else "<html") in Path(report).read_text(encoding="utf-8")
+    assert outcome["reports"].keys() == {"data", "evaluation", "curves"}
+    assert outcome["reports"]["curves"].endswith("/figures/moths-demo-1-curves.svg")
 
 
 def test_the_endpoint_answers_and_names_its_version(trained: Outcome, pictures: Path) -> None:

@@ -23,6 +23,16 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == ["data.html"]
 
 
+def test_a_report_in_a_folder_has_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGO_REPORTS", str(tmp_path))
+    path = home.write_report("figures/moths-1-curves.svg", "<svg/>")
+    assert path == tmp_path / "figures" / "moths-1-curves.svg"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    (tmp_path / "maps").write_text("in the way", encoding="utf-8")
+    with pytest.raises(ConfigError, match="maps is a file"):
+        home.write_report("maps/moths.svg", "<svg/>")
+
+
 def test_a_home_that_cannot_be_is_named_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "file"))

@@ -1,5 +1,6 @@
 """What a run says at its end: nothing is cut off, and what it tells to type next fits what came of it."""
 
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,12 @@ def said(capsys: pytest.CaptureFixture[str], outcome: dict[str, Any]) -> str:
 def test_a_long_path_is_never_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a-rather-long-name" * 12 + "/data.html"
     assert path in said(capsys, trained(reports={"data": path}))
+
+
+def test_figures_are_listed_beside_the_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, trained(reports={"data": "reports/data.html", "curves": "reports/figures/moths-1-curves.svg"}))
+    assert re.search(r"^data report +reports/data\.html$", text, re.MULTILINE)
+    assert re.search(r"^curves +reports/figures/moths-1-curves\.svg$", text, re.MULTILINE)
 
 
 def test_what_serves_can_be_asked_watched_and_stopped_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ from imago.data.dataset import ImageDataset
 from imago.errors import DataRefused
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import PREDICTIONS, EvaluationReport
+from imago.footprint import Spent
+from imago.serving.package import ModelPackage
 from tests.packages import CLASSES, colour_dataset, make_package
 
 QUICK = EvaluationConfig(bootstrap_samples=20, robustness=False)
@@ -59,6 +61,16 @@ def test_a_name_cannot_smuggle_markup_into_the_page(tmp_path: Path) -> None:
     page = evaluate(make_package(tmp_path / "package", classes), dataset, QUICK, seed=0).html
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_the_page_says_what_training_spent_and_whose_weights_it_began_with(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    spent = Spent(wall_seconds=60, cpu_seconds=3600, watts_per_core=12, grid_intensity=473)
+    changes = {"spent": spent, "weights": "hub (hub)", "weights_license": "<mit>"}
+    (package.path / "spec.json").write_text(package.spec.model_copy(update=changes).model_dump_json(), encoding="utf-8")
+    page = evaluate(ModelPackage(package.path), colour_dataset(), QUICK, seed=0).html
+    assert f"<dt>Training took</dt><dd>60 s by the clock, 3600 CPU seconds; {spent.estimate()}</dd>" in page
+    assert "weights hub (hub); their licence: &lt;mit&gt;" in page
 
 
 def test_two_evaluations_find_the_same(tmp_path: Path) -> None:

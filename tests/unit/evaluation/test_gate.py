@@ -2,6 +2,7 @@ import pytest
 
 from imago.config import GateConfig
 from imago.evaluation.gate import compare, decide
+from imago.evaluation.report import EvaluationReport
 from tests.unit.evaluation.reports import report_of, rights
 
 GATE = GateConfig()
@@ -104,3 +105,63 @@ def test_pictures_are_paired_by_their_bytes_not_by_their_order() -> None:
 def test_reports_on_other_pictures_are_never_paired() -> None:
     with pytest.raises(ValueError, match="same pictures"):
         compare(report_of([True] * 4), report_of([True] * 5))
+
+
+def by_class(atlas: tuple[int, int], luna: tuple[int, int]) -> EvaluationReport:
+    """Make a report with so many right, of so many, of each class."""
+    of = [[True] * right + [False] * (total - right) for right, total in (atlas, luna)]
+    right = {2 * turn + index: answer for index, answers in enumerate(of) for turn, answer in enumerate(answers)}
+    return report_of([right.get(row, True) for row in range(max(right) + 1)], order=sorted(right))
+
+
+def test_a_class_left_behind_keeps_the_model_out_and_is_named() -> None:
+    limited = GateConfig(min_class_recall=0.5)
+    decision = decide(by_class((30, 30), (1, 10)), None, limited)
+    assert not decision.promoted
+    assert "of luna it names 1 of 10 test pictures right (10.0%), at least 50.0% asked" in decision.reason
+    assert "(gate.min_class_recall), and chance does not explain it (p = 0.0107)" in decision.reason
+    assert decide(by_class((30, 30), (1, 10)), None, GATE).promoted
+    assert decide(by_class((30, 30), (9, 10)), None, limited).promoted
+
+
+def test_a_class_of_two_pictures_does_not_decide_by_chance() -> None:
+    limited = GateConfig(min_class_recall=0.5)
+    assert decide(by_class((30, 30), (0, 2)), None, limited).promoted
+    assert decide(by_class((30, 30), (0, 4)), None, limited).promoted
+    assert not decide(by_class((30, 30), (0, 5)), None, limited).promoted
+
+
+def test_the_worst_of_the_classes_is_named_and_the_others_counted() -> None:
+    decision = decide(by_class((12, 20), (10, 20)), None, GateConfig(min_class_recall=0.9, max_calibration_error=1.0))
+    assert not decision.promoted
+    assert "of luna it names 10 of 20" in decision.reason
+    assert "1 more of the classes" in decision.reason
+
+
+def test_too_slow_and_too_large_are_kept_out_with_the_figures() -> None:
+    report = report_of(rights(50, 50), confidence=0.99).model_copy(
+        update={"latency_ms": 12.5, "model_bytes": 2_000_001}
+    )
+    slow = decide(report, None, GateConfig(max_latency_ms=12.4))
+    large = decide(report, None, GateConfig(max_model_bytes=2_000_000))
+    assert (slow.promoted, large.promoted) == (False, False)
+    assert slow.reason == "Too slow: 12.5 ms a picture in the middle, at most 12.4 ms allowed (gate.max_latency_ms)."
+    assert large.reason == "Too large: 2,000,001 bytes of model, at most 2,000,000 allowed (gate.max_model_bytes)."
+    assert decide(report, None, GateConfig(max_latency_ms=12.5, max_model_bytes=2_000_001)).promoted
+
+
+def test_a_limit_keeps_out_what_is_better_than_the_champion() -> None:
+    slower = report_of(rights(47, 50)).model_copy(update={"latency_ms": 30.0})
+    decision = decide(slower, report_of(rights(35, 50)), GateConfig(max_latency_ms=20))
+    assert not decision.promoted
+    assert "gate.max_latency_ms" in decision.reason
+
+
+def test_a_champion_of_other_classes_altogether_is_said_to_be_incomparable() -> None:
+    champion = report_of(rights(30, 50), known=("comet", "io", "polyphemus", "promethea", "sphinx"))
+    decision = decide(report_of(rights(45, 50)), champion, GATE)
+    assert decision.promoted
+    assert decision.comparison is None
+    assert decision.reason.startswith(
+        "Not comparable: the challenger does not know comet, io, polyphemus and 2 more, which the champion does."
+    )

@@ -1,6 +1,8 @@
 """A package answers as the model it was made of does, and appears whole or not at all."""
 
 import errno
+import json
+import math
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
@@ -17,9 +19,10 @@ from imago.config import ModelConfig, TrainingConfig
 from imago.errors import ImagoError
 from imago.evaluation.calibration import softmax
 from imago.monitoring.prediction_store import COLUMNS
+from imago.progress import EpochResult
 from imago.serving import export
 from imago.serving.export import PARITY, export_package, load_module
-from imago.serving.package import FILES, ModelPackage
+from imago.serving.package import FILES, ModelPackage, ModelSpec
 from imago.serving.runtime import Prediction, Runtime
 from imago.training.module import ClassifierModule
 from imago.training.recipe import recipe_for
@@ -147,6 +150,33 @@ def test_the_reference_is_the_validation_pictures_as_the_endpoint_would_keep_the
 def test_the_card_counts_the_pictures(package: ModelPackage) -> None:
     assert f"| {MOTHS.classes[0]} | 12 | 4 | 4 |" in package.card
     assert f"`{ARCHITECTURE}`" in package.card
+
+
+def test_the_card_says_what_training_spent_and_whose_weights_it_began_with(
+    trained: TrainedModel, package: ModelPackage
+) -> None:
+    assert trained.spent is not None
+    assert package.spec.spent == trained.spent
+    assert f"| training took | {trained.spent.time()} |" in package.card
+    assert f"| energy and carbon | {trained.spent.estimate()} |" in package.card
+    assert "12 W a core (training.watts_per_core)" in package.card
+    assert "| licence of those weights | there are none |" in package.card
+
+
+def test_the_package_keeps_every_epoch_and_the_card_lists_them(trained: TrainedModel, package: ModelPackage) -> None:
+    assert package.spec.history == trained.history
+    assert [result.epoch for result in package.spec.history] == [1, 2, 3]
+    last = trained.history[-1]
+    assert f"| 3 | {last.train_loss:.3f} | {last.val_loss:.3f} | {last.val_accuracy:.3f} |" in package.card
+
+
+def test_an_epoch_whose_loss_is_no_number_can_be_kept(package: ModelPackage) -> None:
+    broken = EpochResult(4, float("nan"), float("inf"), 0.2, 3.0)
+    text = package.spec.model_copy(update={"history": (broken,)}).model_dump_json()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    (read,) = ModelSpec.model_validate_json(text).history
+    assert math.isnan(read.train_loss)
+    assert math.isinf(read.val_loss)
 
 
 def test_a_package_is_never_overwritten(package: ModelPackage, trained: TrainedModel) -> None:

@@ -26,17 +26,24 @@ def picture_rows(*rows: tuple[str, bytes, str, str]) -> ImageDataset:
 
 
 class Silence:
-    """A reporter that only remembers the epochs."""
+    """A reporter that only remembers."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochResult] = []
+        self.stretches: list[tuple[str, int, int, EpochResult | None]] = []
+        self.losses: list[list[float]] = []  # by stretch
+        self.counted: list[int] = []  # pictures, likewise
         self.stream = io.StringIO()
 
-    def start(self, what: str, total: int) -> None:
-        self.stream.write(f"{what} {total}\n")
+    def start(self, what: str, total: int, *, epochs_left: int = 0, last: EpochResult | None = None) -> None:
+        self.stretches.append((what, total, epochs_left, last))
+        self.losses.append([])
+        self.counted.append(0)
 
-    def advance(self, count: int = 1) -> None:
-        self.stream.write("." * count)
+    def advance(self, count: int = 1, loss: float | None = None) -> None:
+        self.counted[-1] += count
+        if loss is not None:
+            self.losses[-1].append(loss)
 
     def epoch(self, result: EpochResult) -> None:
         self.epochs.append(result)

@@ -1,10 +1,12 @@
 """An augmented picture is another view of the same thing."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imago.training.augment import Augmentation, augment, random_crop, vary_light
+from imago.errors import ConfigError
+from imago.training.augment import Augmentation, augment, check_rand_augment, random_crop, vary_light
 
 GRADIENT = np.stack([np.tile(np.linspace(0, 255, 48), (40, 1))] * 3, axis=-1).astype(np.uint8)
 
@@ -47,3 +49,14 @@ def test_the_light_varies_within_its_strength() -> None:
     assert 79 <= min(levels) < 85
     assert 115 < max(levels) <= 120
     assert np.array_equal(vary_light(grey, np.random.default_rng(0), 0.0), grey)
+
+
+@pytest.mark.parametrize("policy", ["rand", "rand-m7-n2", "rand-m9-mstd0.5-inc1", "rand-m5-tweights"])
+def test_a_policy_of_timm_is_known(policy: str) -> None:
+    check_rand_augment(policy)
+
+
+@pytest.mark.parametrize("policy", ["", "m7", "augmix-m3", "rand-m7-q2", "rand-m7-nx", "rand-strong"])
+def test_a_policy_that_timm_does_not_know_or_skips_is_refused(policy: str) -> None:
+    with pytest.raises(ConfigError, match=f"training.rand_augment: '{policy}' is no policy"):
+        check_rand_augment(policy)

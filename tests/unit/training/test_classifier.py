@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from imago.errors import ConfigError
-from imago.training.classifier import check_architecture, create_classifier, preprocessing_of, weights_state
+from imago.training.classifier import check_architecture, create_classifier, license_of, preprocessing_of, weights_state
 from tests.unit.training.hub import served
 from tests.unit.training.moths import ARCHITECTURE, SIZE
 
@@ -80,6 +80,25 @@ def test_a_model_package_is_a_start_for_another_model(tmp_path: Path, learned: d
     model = create_classifier(ARCHITECTURE, str(tmp_path), 3, SIZE)
     assert _has_backbone(model, learned)
     assert preprocessing_of(model, SIZE).mean == (0.3, 0.3, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("described", "licence"),
+    [
+        ({"pretrained_cfg": {"license": "mit"}}, "mit"),
+        ({"pretrained_cfg": {"mean": [0.1, 0.2, 0.3]}, "license": "cc-by-4.0"}, "cc-by-4.0"),
+        ({"pretrained_cfg": {"license": "unknown"}}, "not stated"),
+        ({"weights_license": "apache-2.0"}, "apache-2.0"),  # a model package's spec
+        ({}, "not stated"),
+    ],
+)
+def test_a_folder_names_the_licence_of_its_weights(folder: Path, described: dict[str, object], licence: str) -> None:
+    (folder / "config.json").write_text(json.dumps({"architecture": ARCHITECTURE, **described}))
+    assert license_of(create_classifier(ARCHITECTURE, str(folder), 3, SIZE), str(folder)) == licence
+
+
+def test_a_random_start_has_no_licence_though_timm_names_one_for_the_hub() -> None:
+    assert license_of(create_classifier(ARCHITECTURE, "none", 3, SIZE), "none") == "there are none"
 
 
 def test_a_torch_checkpoint_of_plain_tensors_is_read(tmp_path: Path, learned: dict[str, torch.Tensor]) -> None:
@@ -155,7 +174,9 @@ def test_the_hub_is_asked_for_pretrained_weights_and_then_no_more(
     with served({HUB_PATH: save(learned)}) as address:
         _point_hub_at(monkeypatch, address)
         assert _has_backbone(create_classifier(ARCHITECTURE, "hub", 3, SIZE), learned)
-    assert _has_backbone(create_classifier(ARCHITECTURE, "hub", 3, SIZE), learned)
+    again = create_classifier(ARCHITECTURE, "hub", 3, SIZE)
+    assert _has_backbone(again, learned)
+    assert license_of(again, "hub") == timm.get_pretrained_cfg(ARCHITECTURE).license == "apache-2.0"
 
 
 @pytest.mark.usefixtures("empty_cache")

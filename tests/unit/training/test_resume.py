@@ -13,7 +13,7 @@ import torch
 
 from imago.config import ModelConfig, TrainingConfig
 from imago.progress import EpochResult
-from imago.training.epochs import CHECKPOINT
+from imago.training.epochs import CHECKPOINT, kept_state
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
@@ -61,6 +61,7 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: Train
         process.wait()
     reporter = Silence()
     told: list[EpochResult] = []
+    before, begun = kept_state(tmp_path / CHECKPOINT)["spent"], time.monotonic()
     again = run(tmp_path, reporter=reporter, on_epoch=told.append)
     assert tuple(told) == again.history  # those before the cut, too
     assert "going on after epoch" in reporter.stream.getvalue()
@@ -72,6 +73,10 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: Train
     states = again.model.state_dict(), whole.model.state_dict()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert list(tmp_path.iterdir()) == []
+    assert again.spent is not None
+    assert before["cpu_seconds"] > 0
+    assert again.spent.cpu_seconds > before["cpu_seconds"]
+    assert 0 < again.spent.wall_seconds - before["wall_seconds"] <= time.monotonic() - begun
 
 
 @pytest.mark.parametrize("content", [b"", b"broken", None])

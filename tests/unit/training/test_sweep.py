@@ -35,6 +35,7 @@ def _config(
         ({"deploy.port": {"low": 1, "high": 2}}, "no key of training"),
         ({"training.batch_size": {"choice": [1]}}, "'choices'"),
         ({"training.batch_size": {"low": 1}}, "low.*high"),
+        ({"training.rand_augment": {"choices": [None, "rand-m7-n2", "rand-m7-q2"]}}, "'rand-m7-q2' is no policy"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(space: dict[str, dict[str, object]], said: str) -> None:

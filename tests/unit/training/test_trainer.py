@@ -96,6 +96,30 @@ def test_every_epoch_is_told_of_with_its_own_figures(tmp_path: Path) -> None:
     assert all(0 < result.train_loss < 10 and 0 < result.val_loss < 10 for result in told)
 
 
+def test_progress_is_told_in_pictures_with_every_step_s_loss(tmp_path: Path, learned: str) -> None:
+    reporter = Silence()
+    moths = small_moths(train=13)  # 26 pictures: three whole batches, and two left over
+    trained = train(
+        moths,
+        ModelConfig(architecture=ARCHITECTURE, weights=learned),
+        TrainingConfig(epochs=2, batch_size=8),
+        image_size=SIZE,
+        seed=0,
+        workdir=tmp_path,
+        reporter=reporter,
+    )
+    head, first, second = trained.history
+    assert reporter.stretches == [
+        ("features", 26 + 8, 0, None),
+        ("epoch 1/2", 24, 1, head),
+        ("epoch 2/2", 24, 0, first),
+    ]
+    assert reporter.counted == [34, 24, 24]
+    assert [len(losses) for losses in reporter.losses] == [0, 3, 3]
+    for losses, result in zip(reporter.losses[1:], (first, second), strict=True):
+        assert sum(losses) / 3 == pytest.approx(result.train_loss)
+
+
 def test_moths_of_two_species_are_learned_from_scratch(tmp_path: Path) -> None:
     trained = _train(tmp_path, dataset=small_moths(train=40), epochs=10)
     assert trained.best.val_accuracy >= 0.75
@@ -290,3 +314,6 @@ def test_two_processes_train_as_one_and_see_each_picture_once(tmp_path: Path) ->
     for ours, theirs in zip(two.history, one.history, strict=True):
         assert ours.val_loss == pytest.approx(theirs.val_loss, abs=0.05)
         assert ours.train_loss == pytest.approx(theirs.train_loss, abs=0.3)
+    assert one.spent is not None
+    assert two.spent is not None
+    assert two.spent.cpu_seconds > one.spent.cpu_seconds / 2  # what the two computed is counted here
