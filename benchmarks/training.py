@@ -1,140 +1,315 @@
-"""Imago's training beside a plain timm loop, and its head on features computed once beside one trained in epochs."""
+"""Imago's training beside a plain timm loop: time, memory, accuracy, and what the pipeline around it costs.
+
+With no options it measures on synthetic moths from random weights what needs no more. Photographs and pretrained
+weights, such as `--data FOLDER --weights FOLDER --architecture mobilenetv2_140`, add the probe and fine-tuning.
+"""
 
 import imago.torchvision_compat  # noqa: F401, I001  (before timm)
 
 import io
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import mean
+from typing import Literal
 
-import timm
+import click
+import numpy as np
 import torch
-from PIL import Image
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from sklearn.metrics import precision_recall_curve
+from torch.utils.data import DataLoader
 
-from benchmarks import Figure, compare, show
-from imago.config import ModelConfig, SyntheticConfig, TrainingConfig
+from benchmarks import Figure, compare, plain, show
+from benchmarks.plain import Task
+from imago.allocator import kept_memory
+from imago.config import EvaluationConfig, ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
-from imago.data.synthetic import synthetic_dataset
+from imago.evaluation.evaluate import evaluate
+from imago.home import ROOT
 from imago.progress import Lines
-from imago.training.classifier import create_classifier, preprocessing_of
-from imago.training.datamodule import PictureDataModule
-from imago.training.features import compute_features, fit_head
-from imago.training.trainer import train
+from imago.serving.export import export_package
+from imago.training.classifier import create_classifier, has_fixed_size, preprocessing_of
+from imago.training.datamodule import Batch, DecodedPictures, PictureDataModule, View, collate
+from imago.training.features import compute_features, out_of_sample_probabilities
+from imago.training.module import ClassifierModule
+from imago.training.recipe import micro_batches, recipe_for
+from imago.training.trainer import TrainedModel, train
 
-ARCHITECTURE = "mobilenetv3_small_100"
-BATCH, EPOCHS = 32, 2
-HEAD_EPOCHS = 5
-
-
-def figures(per_class: int = 40, image_size: int = 96, rounds: int = 2) -> Iterator[Figure]:
-    """Measure on eight species from random weights."""
-    synthetic = SyntheticConfig(species=8, per_class_train=per_class, per_class_val=8, per_class_test=1)
-    dataset = synthetic_dataset(synthetic, image_size, seed=0)
-    pictures = len(dataset.split("train"))
-    yield compare(
-        "training.epoch",
-        lambda: _ours(dataset, image_size),
-        lambda: _plain(dataset, image_size),
-        rounds=rounds,
-        per=EPOCHS * pictures,
-    )
-    model = create_classifier(ARCHITECTURE, "none", len(dataset.classes), image_size)
-    data = PictureDataModule(
-        dataset, dataset.classes, preprocessing_of(model, image_size),
-        batch_size=BATCH, sizes=(image_size,), how=None, seed=0,
-    )  # fmt: skip
-    yield compare(
-        "training.head",
-        lambda: _head_on_features(model, data),
-        lambda: _head_in_epochs(model, data),
-        rounds=rounds,
-        per=pictures,
-    )
+SYNTHETIC = Task(None, "mobilenetv3_large_100", "none", 224)
+PLAIN_EPOCHS = 5
+FLIPPED = 0.05  # share of labels
 
 
-def _ours(dataset: ImageDataset, image_size: int) -> None:
-    """Load, augment, train, average and validate as a run does, and keep the best epoch."""
-    model, training = (
-        ModelConfig(architecture=ARCHITECTURE, weights="none"),
-        TrainingConfig(epochs=EPOCHS, batch_size=BATCH),
-    )
+@dataclass(frozen=True)
+class Spent:
+    """What a side found, and what it took in a process of its own."""
+
+    result: float
+    cpu: float  # seconds, its children's too
+    peak: float  # MB of resident memory
+
+
+def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), steps: int = 24) -> Iterator[Figure]:
+    """Measure both sides; what compares accuracies only where there are weights."""
+    yield from input_pipeline(task, steps)
+    yield peak_memory(task)
+    yield from pipeline_overhead(task)
+    if task.weights == "none":
+        return
+    yield from probing(task)
+    yield from finetuning(task, seeds)
+    yield flipped_labels(task)
+
+
+def input_pipeline(task: Task, steps: int) -> Iterator[Figure]:
+    """Measure the loader alone, and a step fed by it, beside the same step on tensors in memory."""
+    module, data = _module_and_data(task, task.dataset(), TrainingConfig())
+    optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4)
+    held = list(islice(data.train_dataloader(), steps))
+    count = sum(len(labels) for _, labels in held)
+
+    def step(batches: Iterator[Batch]) -> None:
+        module.train()
+        for images, labels in batches:
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(module(images), labels).backward()
+            optimiser.step()
+
+    def load() -> None:
+        for _ in islice(data.train_dataloader(), steps):
+            pass
+
+    with kept_memory():
+        yield compare("training.input_pipeline", load, lambda: step(iter(held)), rounds=3, per=count)
+        loaded = compare(
+            "training.step",
+            lambda: step(islice(data.train_dataloader(), steps)),
+            lambda: step(iter(held)),
+            rounds=3,
+            per=count,
+            clock=time.process_time,
+        )
+    yield loaded
+
+
+def peak_memory(task: Task) -> Figure:
+    """Measure batches of 32 at the full size, in processes of their own."""
+    ours, theirs = _apart(_full_size_epoch, task), _apart(_plain_epoch, task)
+    return _figure("training.peak_memory", ours.peak, theirs.peak, "MB")
+
+
+def pipeline_overhead(task: Task) -> Iterator[Figure]:
+    """Measure an epoch of `run.py --pipeline training` beside the same steps in a bare loop, and what is fixed."""
+    few, many = 1, 4
     with tempfile.TemporaryDirectory() as scratch:
-        train(
+        _pipeline(task, few, Path(scratch))  # which fills the caches of data and features
+        ours = [_pipeline(task, epochs, Path(scratch)) for epochs in (few, many)]
+    theirs = [_apart(_bare_loop, task, epochs).cpu for epochs in (few, many)]
+    slopes = [(two - one) / (many - few) for one, two in (ours, theirs)]
+    yield _figure("training.pipeline_epoch", *slopes, "CPU seconds")
+    yield _figure("training.pipeline_fixed", ours[0] - few * slopes[0], theirs[0] - few * slopes[1], "CPU seconds")
+
+
+def probing(task: Task) -> Iterator[Figure]:
+    """Fit the head alone, twice: the second time its features are there."""
+    with tempfile.TemporaryDirectory() as scratch:
+        first, again = (_apart(_probe, task, Path(scratch)) for _ in range(2))
+    theirs = _apart(_plain_probe, task)
+    yield _figure("training.probe", first.cpu, theirs.cpu, "CPU seconds")
+    yield _figure("training.probe_again", again.cpu, theirs.cpu, "CPU seconds")
+    yield _figure("training.probe_accuracy", first.result, theirs.result, "test accuracy", "higher")
+
+
+def finetuning(task: Task, seeds: tuple[int, ...]) -> Iterator[Figure]:
+    """Fine-tune by the default recipe, from each seed, beside five epochs of the plain loop."""
+    ours = [_apart(_finetune, task, seed) for seed in seeds]
+    theirs = _apart(_plain_finetune, task)
+    yield _figure("training.finetune", mean(run.cpu for run in ours), theirs.cpu, "CPU seconds")
+    for seed, run in zip(seeds, ours, strict=True):
+        yield _figure(f"training.finetune_accuracy.{seed}", run.result, theirs.result, "test accuracy", "higher")
+    yield _figure("training.finetune_memory", max(run.peak for run in ours), theirs.peak, "MB")
+    yield _calibration(task)
+
+
+def flipped_labels(task: Task) -> Figure:
+    """Flip labels, and look for them: the precision where half of them are found, beside that of guessing."""
+    dataset = task.dataset()
+    module, data = _module_and_data(task, dataset, TrainingConfig())
+    features, labels = compute_features(module.model, data.plain_train_dataloader())
+    rng = np.random.default_rng(0)
+    rows = rng.choice(len(labels), round(FLIPPED * len(labels)), replace=False)
+    classes = len(dataset.classes)
+    given = labels.clone()
+    given[rows] = (given[rows] + torch.from_numpy(rng.integers(1, classes, len(rows)))) % classes
+    probabilities = out_of_sample_probabilities((features, given), classes, folds=5)
+    doubt = 1 - probabilities[np.arange(len(given)), given.numpy()]
+    precision, recall, _ = precision_recall_curve(np.isin(np.arange(len(given)), rows), doubt)
+    return _figure("training.flipped_labels", precision[recall >= 0.5][-1], FLIPPED, "precision", "higher")
+
+
+def _calibration(task: Task) -> Figure:
+    """Return the expected calibration error on the test pictures after temperature scaling, beside before."""
+    dataset = task.dataset()
+    trained = _trained(task, dataset, TrainingConfig(), 0)
+    with tempfile.TemporaryDirectory() as scratch:
+        package = export_package(trained, dataset, Path(scratch) / "model", name="bench", weights=task.weights, seed=0)
+        report = evaluate(package, dataset, EvaluationConfig(robustness=False), 0)
+    after, before = report.metrics.expected_calibration_error, report.metrics.uncalibrated_expected_calibration_error
+    return _figure("training.calibration_error", after, before or after, "expected calibration error")
+
+
+def _probe(task: Task, features: Path) -> float:
+    dataset = task.dataset()
+    return _accuracy(_trained(task, dataset, TrainingConfig(epochs=0), 0, features), dataset)
+
+
+def _finetune(task: Task, seed: int) -> float:
+    dataset = task.dataset()
+    return _accuracy(_trained(task, dataset, TrainingConfig(), seed), dataset)
+
+
+def _full_size_epoch(task: Task) -> float:
+    training = TrainingConfig(epochs=1, train_size=task.image_size, warmup_head=False)
+    return _trained(task, task.dataset(), training, 0).best.val_accuracy
+
+
+def _plain_probe(task: Task) -> float:
+    return plain.probe(task, task.dataset())
+
+
+def _plain_finetune(task: Task) -> float:
+    return plain.finetune(task, task.dataset(), PLAIN_EPOCHS)
+
+
+def _plain_epoch(task: Task) -> float:
+    return plain.finetune(task, task.dataset(), 1)
+
+
+def _bare_loop(task: Task, epochs: int) -> float:
+    """Take the very steps that the pipeline takes, without Lightning, ZenML, MLflow and checkpoints."""
+    module, data = _module_and_data(task, task.dataset(), TrainingConfig(epochs=epochs))
+    times = micro_batches(module.training_config)[1]
+    optimiser = torch.optim.AdamW(module._groups())
+    loader = data.train_dataloader()
+    accuracy = 0.0
+    with kept_memory():
+        for epoch in range(epochs):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            module.train()
+            for index, (images, labels) in enumerate(loader, start=1):
+                loss = torch.nn.functional.cross_entropy(module(images), labels, label_smoothing=0.1)
+                (loss / times).backward()
+                if index % times == 0:
+                    torch.nn.utils.clip_grad_norm_(module.parameters(), module.training_config.clip_norm)
+                    optimiser.step()
+                    optimiser.zero_grad()
+            module.eval()
+            with torch.inference_mode():
+                right = [float((module(images).argmax(1) == labels).sum()) for images, labels in data.val_dataloader()]
+            accuracy = sum(right) / len(data.val_labels)
+    return accuracy
+
+
+def _pipeline(task: Task, epochs: int, scratch: Path) -> float:
+    """Return the CPU seconds of the pipeline without what is not training: deployment and corrupted pictures."""
+    moths = {"species": 8, "per_class_train": task.per_class, "per_class_val": 8, "per_class_test": 8}
+    settings = {
+        "model.architecture": task.architecture,
+        "model.weights": task.weights,
+        "data.image_size": task.image_size,
+        "training.epochs": epochs,
+        "training.warmup_head": "false",
+        "gate.min_accuracy": 0,
+        "deploy.enabled": "false",
+        "evaluation.robustness": "false",
+        **{f"data.synthetic.{key}": value for key, value in moths.items()},
+    }
+    command = [sys.executable, str(ROOT / "run.py"), "--pipeline", "training", "--json", "--no-cache"]
+    command += [f"--set={key}={value}" for key, value in settings.items()]
+    command += ["--data", task.source] if task.source else []
+    places = {"IMAGO_HOME": "home", "IMAGO_REPORTS": "reports", "ZENML_CONFIG_PATH": "zenml"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = os.environ | {name: str(scratch / folder) for name, folder in places.items()}
+    subprocess.run(command, check=True, env=environment, capture_output=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _trained(
+    task: Task, dataset: ImageDataset, training: TrainingConfig, seed: int, features: Path | None = None
+) -> TrainedModel:
+    with tempfile.TemporaryDirectory() as scratch:
+        return train(
             dataset,
-            model,
+            ModelConfig(architecture=task.architecture, weights=task.weights),
             training,
-            image_size=image_size,
-            seed=0,
+            image_size=task.image_size,
+            seed=seed,
             workdir=Path(scratch),
             reporter=Lines(io.StringIO()),
+            features=features,
         )
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """Pictures decoded each time that they are asked for, as a loop over a folder does."""
-
-    def __init__(self, dataset: ImageDataset, image_size: int, *, augment: bool) -> None:
-        self.dataset = dataset
-        crop = (
-            [transforms.RandomResizedCrop(image_size, scale=(0.6, 1)), transforms.RandomHorizontalFlip()]
-            if augment
-            else [transforms.Resize(image_size), transforms.CenterCrop(image_size)]
-        )
-        self.transform = transforms.Compose([*crop, transforms.ToTensor()])
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        picture = Image.open(io.BytesIO(self.dataset.image(index))).convert("RGB")
-        return self.transform(picture), self.dataset.classes.index(self.dataset.labels[index])
+def _accuracy(trained: TrainedModel, dataset: ImageDataset) -> float:
+    part = dataset.split("test")
+    labels = [trained.classes.index(label) for label in part.labels]
+    view = View(DecodedPictures(part, trained.preprocessing, square=True), labels, trained.preprocessing)
+    right = 0
+    with torch.inference_mode():
+        for images, truth in DataLoader(view, batch_size=plain.BATCH, collate_fn=collate):
+            right += int((trained.model(images).argmax(1) == truth).sum())
+    return right / len(part)
 
 
-def _plain(dataset: ImageDataset, image_size: int) -> None:
-    """Do what a first script with timm does."""
-    model = timm.create_model(ARCHITECTURE, num_classes=len(dataset.classes))
-    pictures = Pictures(dataset.split("train"), image_size, augment=True)
-    training = DataLoader(pictures, batch_size=BATCH, shuffle=True, drop_last=True)
-    validation = DataLoader(Pictures(dataset.split("val"), image_size, augment=False), batch_size=BATCH)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for _ in range(EPOCHS):
-        model.train()
-        for images, labels in training:
-            optimiser.zero_grad()
-            functional.cross_entropy(model(images), labels, label_smoothing=0.1).backward()
-            optimiser.step()
-        model.eval()
-        with torch.inference_mode():
-            for images, labels in validation:
-                functional.cross_entropy(model(images), labels).item()
+def _module_and_data(
+    task: Task, dataset: ImageDataset, training: TrainingConfig
+) -> tuple[ClassifierModule, PictureDataModule]:
+    network = create_classifier(task.architecture, task.weights, len(dataset.classes), task.image_size)
+    fixed = has_fixed_size(task.architecture)
+    recipe = recipe_for(training, pretrained=task.weights != "none", image_size=task.image_size, fixed_size=fixed)
+    data = PictureDataModule(
+        dataset, dataset.classes, preprocessing_of(network, task.image_size),
+        batch_size=micro_batches(training)[0], sizes=recipe.sizes, how=recipe.augmentation, seed=0,
+    )  # fmt: skip
+    return ClassifierModule(network, training, recipe, data.train_labels), data
 
 
-def _head_on_features(model: nn.Module, data: PictureDataModule) -> None:
-    layout = torch.channels_last
-    model.to(memory_format=layout)
-    train_features, val_features = (
-        compute_features(model, loader, memory_format=layout)
-        for loader in (data.plain_train_dataloader(), data.val_dataloader())
-    )
-    fit_head(train_features, val_features, len(set(data.train_labels)))
+def _apart(side: Callable[..., float], *arguments: object) -> Spent:
+    """Run one side in a fresh process, so that neither finds the other's memory or threads."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (side, *arguments))
 
 
-def _head_in_epochs(model: nn.Module, data: PictureDataModule) -> None:
-    model.to(memory_format=torch.contiguous_format).eval()
-    head = nn.Linear(model.head_hidden_size, len(set(data.train_labels)))
-    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3)
-    for _ in range(HEAD_EPOCHS):
-        for images, labels in data.plain_train_dataloader():
-            with torch.no_grad():
-                features = model.forward_head(model.forward_features(images), pre_logits=True)
-            optimiser.zero_grad()
-            functional.cross_entropy(head(features), labels).backward()
-            optimiser.step()
+def _measured(side: Callable[..., float], *arguments: object) -> Spent:
+    result = side(*arguments)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(one.ru_utime + one.ru_stime for one in usage)
+    return Spent(result, cpu, max(one.ru_maxrss for one in usage) / 1024)
+
+
+def _figure(name: str, ours: float, theirs: float, unit: str, better: Literal["higher", "lower"] = "lower") -> Figure:
+    return Figure(name, round(ours / theirs, 4), better, round(ours, 4), round(theirs, 4), unit)
+
+
+@click.command()
+@click.option("--data", help="A folder of photographs, with splits.")
+@click.option("--weights", default="none", help="A folder in timm's local-dir layout.")
+@click.option("--architecture", default=SYNTHETIC.architecture, show_default=True)
+@click.option("--seeds", default="0", show_default=True, help="Of our fine-tuning, with commas.")
+def main(data: str | None, weights: str, architecture: str, seeds: str) -> None:
+    """Print one JSON line a figure."""
+    task = Task(data and str(Path(data).resolve()), architecture, weights, SYNTHETIC.image_size)
+    show(figures(task, tuple(int(seed) for seed in seeds.split(","))))
 
 
 if __name__ == "__main__":
-    show(figures())
+    main()

@@ -68,7 +68,7 @@ def _pixels(package: ModelPackage) -> np.ndarray:
 def test_the_folder_is_whole_and_holds_no_pickle(package: ModelPackage) -> None:
     files = sorted(path.relative_to(package.path).as_posix() for path in package.path.rglob("*") if path.is_file())
     pictures = [f"golden/{sample.file}" for sample in package.golden]
-    assert files == sorted([*FILES, *pictures])
+    assert files == sorted([*FILES, "suspects.json", *pictures])
     assert [path.name for path in package.path.parent.iterdir()] == ["moths"]
 
 
