@@ -50,7 +50,14 @@ def evaluate(
     classes = (*runtime.classes, *unknown)
     probabilities = _probabilities(answers, classes)
     truth = np.array([classes.index(label) for label in test.labels], dtype=np.int64)
-    metrics = compute_metrics(probabilities, truth, classes, bootstrap_samples=config.bootstrap_samples, seed=seed)
+    metrics = compute_metrics(
+        probabilities,
+        truth,
+        classes,
+        bootstrap_samples=config.bootstrap_samples,
+        seed=seed,
+        temperature=package.spec.temperature,
+    )
     latencies = _latencies(package, test, max_pixels)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)

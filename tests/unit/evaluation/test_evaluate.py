@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from imago.evaluation.report import PREDICTIONS, EvaluationReport
 from imago.footprint import Spent
 from imago.serving.package import ModelPackage
 from tests.packages import CLASSES, colour_dataset, make_package
+from tests.unit.evaluation.reports import as_written_before
 
 QUICK = EvaluationConfig(bootstrap_samples=20, robustness=False)
 
@@ -71,6 +73,14 @@ def test_the_page_says_what_training_spent_and_whose_weights_it_began_with(tmp_p
     page = evaluate(ModelPackage(package.path), colour_dataset(), QUICK, seed=0).html
     assert f"<dt>Training took</dt><dd>60 s by the clock, 3600 CPU seconds; {spent.estimate()}</dd>" in page
     assert "weights hub (hub); their licence: &lt;mit&gt;" in page
+
+
+def test_a_report_of_an_earlier_version_is_read(report: EvaluationReport) -> None:
+    written = {key: value for key, value in as_written_before(report).items() if key not in {"predictions", "html"}}
+    assert "log_loss_interval" not in written["metrics"]
+    again = EvaluationReport.from_json(json.dumps(written), report.predictions, report.html)
+    assert again.metrics.accuracy_interval == report.metrics.accuracy_interval
+    assert again.metrics.log_loss_interval is None
 
 
 def test_two_evaluations_find_the_same(tmp_path: Path) -> None:
