@@ -12,6 +12,8 @@ from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS
 from imago.errors import DataRefused
+from imago.evaluation.cost import count_operations
+from imago.evaluation.memory import answering_memory
 from imago.evaluation.metrics import compute_metrics
 from imago.evaluation.page import render
 from imago.evaluation.report import PREDICTIONS, EvaluationReport, Findings
@@ -59,6 +61,7 @@ def evaluate(
         temperature=package.spec.temperature,
     )
     latencies = _latencies(package, test, max_pixels)
+    parameters, macs = count_operations(package) or (None, None)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
     robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if config.robustness else []
@@ -83,6 +86,9 @@ def evaluate(
         weights_license=package.spec.weights_license,
         spent=package.spec.spent,
         model_bytes=sum(file.stat().st_size for file in package.path.glob(f"{package.onnx.name}*")),
+        parameters=parameters,
+        macs=macs,
+        memory_bytes=answering_memory(package),
     )
     predictions = _table(test, answers, probabilities)
     page = render(findings, predictions, test, runtime, max_pixels=max_pixels)

@@ -15,7 +15,7 @@ from imago.data.transforms import MAX_PIXELS, RGB, decode
 from imago.evaluation.calibration import ReliabilityBin, reliability
 from imago.evaluation.diagrams import confusion_svg, reliability_svg
 from imago.evaluation.explain import fit_within, occlusion_map, overlay
-from imago.evaluation.remarks import class_rows, corruption, degree, percent, readable, remarks
+from imago.evaluation.remarks import class_rows, corruption, degree, magnitude, percent, readable, remarks
 from imago.evaluation.report import Findings
 from imago.evaluation.robustness import STRENGTHS
 from imago.serving.runtime import Runtime
@@ -45,7 +45,9 @@ def render(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(percent=percent, readable=readable, corruption=corruption, degree=degree)
+    environment.filters.update(
+        percent=percent, readable=readable, corruption=corruption, degree=degree, magnitude=magnitude
+    )
     template = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     rows = class_rows(findings.metrics)
     return template.render(

@@ -28,6 +28,14 @@ def percent(share: float | None) -> str:
     return f"{share:.1%}" if near_an_end else f"{share:.0%}"
 
 
+def magnitude(count: int) -> str:
+    """Return a count as a person would say it: `940`, `5.4 thousand`, `1.6 million`, `4.5 billion`."""
+    for unit, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if count >= unit:
+            return f"{count / unit:.{0 if count >= 100 * unit else 1}f} {name}"
+    return str(count)
+
+
 def readable(label: str) -> str:
     """Return the name of a class as a person would write it."""
     return label.replace("_", " ")

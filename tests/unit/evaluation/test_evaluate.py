@@ -43,6 +43,7 @@ def test_predictions_say_each_answer(report: EvaluationReport) -> None:
 def test_what_the_gate_needs_is_there(report: EvaluationReport) -> None:
     assert 0 < report.latency_ms <= report.latency_ms_p95
     assert report.model_bytes > 100
+    assert report.memory_bytes is None or report.figures()["memory_bytes"] == report.memory_bytes > 0
     assert report.classes == CLASSES
     assert {(result.corruption, result.strength) for result in report.robustness} >= {("blur", 1), ("jpeg", 3)}
 

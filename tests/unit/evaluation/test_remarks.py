@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imago.evaluation.metrics import Interval, compute_metrics
-from imago.evaluation.remarks import percent, remarks
+from imago.evaluation.remarks import magnitude, percent, remarks
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
 from tests.unit.evaluation.reports import report_of, rights
@@ -13,6 +13,20 @@ from tests.unit.evaluation.reports import report_of, rights
 )
 def test_a_share_is_said_as_a_person_would(share: float | None, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (940, "940"),
+        (5_432, "5.4 thousand"),
+        (1_620_356, "1.6 million"),
+        (547_000_000, "547 million"),
+        (4_500_000_000, "4.5 billion"),
+    ],
+)
+def test_a_large_count_is_said_as_a_person_would(count: int, text: str) -> None:
+    assert magnitude(count) == text
 
 
 def test_a_model_that_claims_too_much_is_called_too_sure() -> None:
