@@ -1,4 +1,4 @@
-"""How much memory a model's answers take, asked of a process of its own: `python -m imago.evaluation.memory PACKAGE`."""
+"""How much memory an answer takes, asked of a process of its own: `python -m imago.evaluation.memory PACKAGE`."""
 
 import subprocess
 import sys

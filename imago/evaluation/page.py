@@ -13,9 +13,9 @@ from PIL import Image
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS, RGB, decode
 from imago.evaluation.calibration import ReliabilityBin, reliability
-from imago.evaluation.diagrams import confusion_svg, reliability_svg
+from imago.evaluation.diagrams import confusion_svg, reliability_svg, risk_svg
 from imago.evaluation.explain import fit_within, occlusion_map, overlay
-from imago.evaluation.remarks import class_rows, corruption, degree, magnitude, percent, readable, remarks
+from imago.evaluation.remarks import class_rows, corruption, degree, interval, magnitude, percent, readable, remarks
 from imago.evaluation.report import Findings
 from imago.evaluation.robustness import STRENGTHS
 from imago.serving.runtime import Runtime
@@ -46,7 +46,7 @@ def render(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters.update(
-        percent=percent, readable=readable, corruption=corruption, degree=degree, magnitude=magnitude
+        percent=percent, readable=readable, corruption=corruption, degree=degree, interval=interval, magnitude=magnitude
     )
     template = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     rows = class_rows(findings.metrics)
@@ -62,6 +62,7 @@ def render(
         whole_matrix=len(findings.metrics.classes) <= _WHOLE_MATRIX,
         matrix=confusion_svg(findings.metrics),
         diagram=reliability_svg(_bins(findings, predictions)),
+        risk=risk_svg(findings.rejection) if findings.rejection else "",
         strengths=STRENGTHS,
         corruptions=_corruptions(findings),
     )

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imago.evaluation.metrics import ClassMetrics, Metrics
+from imago.evaluation.metrics import ClassMetrics, Interval, Metrics
+from imago.evaluation.rejection import Strangers
 from imago.evaluation.report import Findings
 
 _TRUSTED = 0.05
 _HURT = 0.10
 _MANY_WITHHELD = 0.20
+_ENOUGH_STRANGERS, _TOLD_APART = 0.5, 0.8
 
 _CORRUPTIONS = {
     "blur": "blur",
@@ -34,6 +36,11 @@ def magnitude(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.{0 if count >= 100 * unit else 1}f} {name}"
     return str(count)
+
+
+def interval(found: Interval | None) -> str:
+    """Return a range of shares as a person would say it: `91%–95%`; nothing for none."""
+    return f"{percent(found.low)}–{percent(found.high)}" if found else ""
 
 
 def readable(label: str) -> str:
@@ -94,7 +101,17 @@ def remarks(findings: Findings) -> list[Remark]:
         share = findings.rejected / findings.metrics.pictures
         text = f"It withholds {findings.rejected} answers ({percent(share)}) as too unsure."
         found.append(Remark(share <= _MANY_WITHHELD, text))
+    if findings.rejection and findings.rejection.strangers:
+        found.append(_on_strangers(findings.rejection.strangers))
     return sorted(found, key=lambda remark: remark.good)
+
+
+def _on_strangers(strangers: Strangers) -> Remark:
+    text = (
+        f"Shown what is none of its classes ({strangers.what}), it withholds {percent(strangers.withheld_share)} of "
+        f"its answers, and is less sure than of its own in {percent(strangers.auroc)} of all pairs."
+    )
+    return Remark(strangers.withheld_share >= _ENOUGH_STRANGERS and strangers.auroc >= _TOLD_APART, text)
 
 
 def _on_training(validation: Mapping[str, float]) -> list[Remark]:

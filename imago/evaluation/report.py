@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from imago.errors import ImagoError
 from imago.evaluation.metrics import Finding, Metrics
+from imago.evaluation.rejection import Rejection
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
 from imago.footprint import Spent
@@ -53,6 +54,7 @@ class Findings(Finding):
     reject_threshold: float
     metrics: Metrics
     rejected: int  # pictures whose answer the model would withhold
+    rejection: Rejection | None = None
     slices: tuple[Slice, ...]
     robustness: tuple[RobustnessResult, ...]
     latency_ms: float  # median of one picture, decoding included, on ONNX Runtime with one thread
@@ -67,7 +69,18 @@ class Findings(Finding):
 
     def figures(self) -> dict[str, float]:
         """Return the numbers that a tracker logs, such as `test_accuracy`."""
-        known = {"parameters": self.parameters, "macs": self.macs, "memory_bytes": self.memory_bytes}
+        known: dict[str, float | None] = {
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "memory_bytes": self.memory_bytes,
+        }
+        if self.rejection is not None:
+            known |= {
+                "test_coverage": self.rejection.coverage,
+                "test_error_of_answered": self.rejection.error,
+                "test_aurc": self.rejection.aurc,
+                "strangers_auroc": self.rejection.strangers.auroc if self.rejection.strangers else None,
+            }
         return {
             "test_accuracy": self.metrics.accuracy,
             "test_accuracy_low": self.metrics.accuracy_interval.low,

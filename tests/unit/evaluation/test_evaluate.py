@@ -5,6 +5,7 @@ import pytest
 
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
+from imago.data.synthetic import write_folder
 from imago.errors import DataRefused
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import PREDICTIONS, EvaluationReport
@@ -46,6 +47,41 @@ def test_what_the_gate_needs_is_there(report: EvaluationReport) -> None:
     assert report.memory_bytes is None or report.figures()["memory_bytes"] == report.memory_bytes > 0
     assert report.classes == CLASSES
     assert {(result.corruption, result.strength) for result in report.robustness} >= {("blur", 1), ("jpeg", 3)}
+
+
+def test_what_is_withheld_is_judged(report: EvaluationReport) -> None:
+    assert report.rejection is not None
+    stands = [row for row in report.predictions.to_pylist() if not row["rejected"]]
+    assert report.rejection.coverage == len(stands) / 30
+    assert report.rejection.error == pytest.approx(sum(not row["correct"] for row in stands) / len(stands))
+    assert report.rejection.curve[-1].error == pytest.approx(0.1)
+    assert report.rejection.strangers is not None
+    assert report.rejection.strangers.what == "192 drawn moths of 12 made-up species"
+    assert report.rejection.strangers.count == 192
+    assert report.rejection.strangers.auroc > 0.5
+    assert report.figures()["strangers_auroc"] == report.rejection.strangers.auroc
+
+
+def test_test_pictures_of_classes_never_taught_are_strangers_too(tmp_path: Path) -> None:
+    write_folder(colour_dataset(classes=("yellow", "blue"), train=3, val=0, test=0), tmp_path / "outside")
+    config = QUICK.model_copy(update={"outside": str(tmp_path / "outside")})
+    report = evaluate(make_package(tmp_path / "package", ("blue", "green")), colour_dataset(test=4), config, seed=0)
+    assert report.rejection is not None
+    strangers = report.rejection.strangers
+    assert strangers is not None
+    assert strangers.what == (
+        f"3 pictures of {tmp_path / 'outside'} and 4 test pictures of classes that it was never taught"
+    )
+    assert strangers.count == 7
+    assert strangers.auroc == pytest.approx(4 / 7)  # it is less sure of every red, and surer of every yellow
+
+
+def test_outside_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside" / "stone").mkdir(parents=True)
+    (tmp_path / "outside" / "stone" / "1.png").write_bytes(b"no picture")
+    config = QUICK.model_copy(update={"outside": str(tmp_path / "outside")})
+    with pytest.raises(DataRefused, match=r"evaluation\.outside: none of the pictures"):
+        evaluate(make_package(tmp_path / "package"), colour_dataset(test=4), config, seed=0)
 
 
 def test_the_page_says_the_verdict_first_and_fetches_nothing(report: EvaluationReport) -> None:
