@@ -126,8 +126,8 @@ class TrainingConfig(Section):
     patience: int | None = Field(default=None, ge=1)  # epochs without a better one, after which to stop; None: never
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"  # what patience looks at
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"  # auto: mixed where the device gains by it
-    reject_coverage: float | None = Field(default=None, gt=0, le=1)  # answers that stand; None: 0.95, and all above 0.5
-    reject_error: Fraction | None = None  # among the answers that stand on validation; in place of reject_coverage
+    reject_coverage: float | None = Field(default=None, gt=0, le=1)  # share to answer; None: 0.95, and all above 0.5
+    reject_error: float | None = Field(default=None, ge=0, le=1)  # greatest share of wrong answers; in place of that
     checkpoint_gradients: bool = False  # compute activations twice rather than keep them: less memory, more time
     compile: bool = False  # by torch.compile; pays in long trainings
     num_workers: int = Field(default=0, ge=0)  # processes that load pictures; 0: the training process itself

@@ -46,8 +46,8 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     """
     if config.source is None:
         rows, origin = _rows(config, seed)
-        ids, images, labels, splits = zip(*_read(rows), strict=True)
-        return ImageDataset.from_rows(ids, images, labels, splits, origin=origin)
+        ids, images, labels, splits, attributes = zip(*_read(rows), strict=True)
+        return ImageDataset.from_rows(ids, images, labels, splits, attributes, origin=origin)
     remote.refuse_secrets(config.source)
     config = config.model_copy(update={"source": spelt_out(config.source)})
     folder = home() / "datasets"
@@ -129,7 +129,7 @@ def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:
     return sorted(rows, key=lambda row: (str(row.split), row.id)), listing.origin + made
 
 
-def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str]]:
+def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str, str | None]]:
     """Give the rows with their files' bytes, read ahead by a few."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(rows), _AHEAD):
@@ -138,7 +138,7 @@ def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str]]:
                 shares, pool.map(lambda share: [row.read() for row in share], shares), strict=True
             ):
                 for row, image in zip(share, images, strict=True):
-                    yield row.id, image, row.label, str(row.split)
+                    yield row.id, image, row.label, str(row.split), row.attributes
 
 
 def fetched(source: str) -> Path:

@@ -67,6 +67,8 @@ def evaluate(
     parameters, macs = count_operations(package) or (None, None)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
+    taught = dataset.counts()
+    features["class size"] = np.array([taught[label]["train"] for label in test.labels], dtype=np.float64)
     robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if config.robustness else []
     rejected = np.array([answer.rejected for answer in answers])
     findings = Findings(
@@ -88,7 +90,7 @@ def evaluate(
             rejected,
             _strangers(runtime, test.labels, answers, config, seed, max_pixels),
         ),
-        slices=tuple(find_slices(right, test.labels, features)),
+        slices=tuple(find_slices(right, test.labels, features, test.attributes)),
         robustness=tuple(robustness),
         latency_ms=float(np.median(latencies)),
         latency_ms_p95=float(np.percentile(latencies, 95)),
