@@ -19,6 +19,7 @@ _CORRUPTIONS = {
     "brightness": "wrong exposure",
     "contrast": "loss of contrast",
     "colour_cast": "colour cast",
+    "crop": "cropping",
 }
 
 
@@ -172,7 +173,6 @@ def _on_robustness(findings: Findings) -> list[Remark]:
     if worst.drop > _HURT:
         return [Remark(False, f"Most hurt by {name}: {change}.")]
     if worst.drop <= 0:
-        return [
-            Remark(True, "It bears worse pictures: no blur, noise or change of light that was tried costs it anything.")
-        ]
+        text = "It bears worse pictures: no blur, noise, crop or change of light that was tried costs it anything."
+        return [Remark(True, text)]
     return [Remark(True, f"It bears worse pictures: what costs it most is {name}, {change}.")]
