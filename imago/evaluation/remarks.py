@@ -44,6 +44,11 @@ def interval(found: Interval | None) -> str:
     return f"{percent(found.low)}–{percent(found.high)}" if found else ""
 
 
+def around(found: Interval | None) -> str:
+    """Return a range to stand after a figure's name: ` (91%–95%)`; nothing for none."""
+    return f" ({interval(found)})" if found else ""
+
+
 def readable(label: str) -> str:
     """Return the name of a class as a person would write it."""
     return label.replace("_", " ")

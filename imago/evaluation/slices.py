@@ -89,7 +89,7 @@ def _by_attribute(name: str, attributes: Sequence[Attributes]) -> list[Member]:
     if numeric and len(known) > _FEW_NUMBERS:
         values = np.array([np.nan if value is None else value for value in told], dtype=np.float64)
         low, high = np.nanquantile(values, (1 / 3, 2 / 3))
-        words = (f"up to {low:g}", f"{low:g} to {high:g}", f"above {high:g}")
+        words = (f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}")
         return [(by, word, inside) for word, inside in _thirds(values, words)]
     if len(known) > _MOST_VALUES:
         return []

@@ -166,3 +166,41 @@ def test_an_unreadable_test_picture_is_named(tmp_path: Path) -> None:
     broken = ImageDataset.from_rows(["test/red/x.jpg"], [b"not a picture"], ["red"], ["test"], origin="made up")
     with pytest.raises(DataRefused, match=r"test/red/x\.jpg"):
         evaluate(make_package(tmp_path / "package"), broken, QUICK, seed=0)
+
+
+def test_the_page_shows_every_figure_with_its_interval_and_the_price_of_answering(report: EvaluationReport) -> None:
+    page = report.html
+    section = page.split("<h2>Every figure</h2>")[1].split("</table>")[0]
+    metrics = report.metrics
+    assert metrics.log_loss_interval is not None
+    assert f"{metrics.log_loss:.3f}" in section
+    assert f"{metrics.log_loss_interval.low:.3f}–{metrics.log_loss_interval.high:.3f}" in section
+    assert f"{metrics.uncalibrated_expected_calibration_error:.1%}" in section
+    assert 'aria-label="Risk-coverage curve"' in page
+    assert "Strangers: 192 drawn moths of 12 made-up species. It withholds" in page
+    assert "cropping" in page
+
+
+def test_the_weakest_part_comes_first_on_the_page(tmp_path: Path) -> None:
+    plain = colour_dataset(test=10, mislabelled=3)
+    wrong = {f"test/blue/{index:03d}.png" for index in range(3)}
+    attributes = ['{"site": "lake"}' if name in wrong or name[-5] in "56" else '{"site": "hill"}' for name in plain.ids]
+    images = [plain.image(row) for row in range(len(plain))]
+    dataset = ImageDataset.from_rows(plain.ids, images, plain.labels, plain.splits, attributes, origin="made up")
+    report = evaluate(make_package(tmp_path / "package"), dataset, QUICK, seed=0)
+    parts = report.html.split("<h2>Parts of the test pictures</h2>")[1].split("</table>")[0]
+    assert parts.index("site: lake") < parts.index("site: hill")
+    (lake,) = (entry for entry in report.slices if entry.value == "lake")
+    assert (lake.by, lake.count, lake.accuracy) == ("site", 9, pytest.approx(2 / 3))
+    assert report.test_fingerprint == plain.split("test").fingerprint
+
+
+def test_a_picture_of_a_rare_class_is_known_by_what_was_taught(tmp_path: Path) -> None:
+    plain = colour_dataset(train=12, test=10)
+    kept = plain.without({f"train/red/{index:03d}.png" for index in range(4, 12)}).without(
+        {f"train/blue/{index:03d}.png" for index in range(8, 12)}
+    )
+    report = evaluate(make_package(tmp_path / "package"), kept, QUICK, seed=0)
+    sizes = {entry.value: entry.count for entry in report.slices if entry.by == "class size"}
+    assert sizes == {"rare": 10, "middling": 10, "frequent": 10}
+    assert {entry.by for entry in report.slices} >= {"class", "class size", "brightness", "sharpness"}

@@ -25,9 +25,9 @@ def test_what_a_manifest_says_makes_slices() -> None:
     found = find_slices(right, ["moth"] * 90, {}, attributes)
     assert [(entry.by, entry.value, entry.count) for entry in found] == [
         ("camera", "phone", 60),
-        ("height", "2.96667 to 5.93333", 30),
-        ("height", "above 5.93333", 30),
-        ("height", "up to 2.96667", 30),
+        ("height", "2.967 to 5.933", 30),
+        ("height", "above 5.933", 30),
+        ("height", "up to 2.967", 30),
         ("camera", "Nikon", 30),
     ]
     assert [entry.weak for entry in found] == [True, False, False, False, False]
