@@ -141,7 +141,8 @@ def wilson_interval(right: int, total: int) -> Interval:
     share, square = right / total, _Z95**2
     centre = (share + square / (2 * total)) / (1 + square / total)
     half = _Z95 * (share * (1 - share) / total + square / (4 * total**2)) ** 0.5 / (1 + square / total)
-    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Interval(low=low if right else 0.0, high=high if right < total else 1.0)  # which rounding would miss
 
 
 def _class_metrics(confusion: Counts, index: int, label: str) -> ClassMetrics:

@@ -74,6 +74,7 @@ def test_what_the_temperature_did_is_told() -> None:
 def test_wilson_interval_of_a_perfect_score_is_not_certainty() -> None:
     interval = wilson_interval(20, 20)
     assert (interval.low, interval.high) == (pytest.approx(0.8389, abs=1e-4), 1.0)
+    assert wilson_interval(0, 48).low == 0.0
     assert (wilson_interval(0, 0).low, wilson_interval(0, 0).high) == (0.0, 1.0)
 
 
