@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
@@ -89,6 +90,7 @@ def evaluate(
             right,
             rejected,
             _strangers(runtime, test.labels, answers, config, seed, max_pixels),
+            validation=_on_validation(package),
         ),
         slices=tuple(find_slices(right, test.labels, features, test.attributes)),
         robustness=tuple(robustness),
@@ -149,6 +151,15 @@ def _strangers(
         [answer.rejected for answer in strange],
         np.array([answer.probability for answer in own]),
     )
+
+
+def _on_validation(package: ModelPackage) -> tuple[float | None, float | None]:
+    """Return the coverage and error of the threshold on the validation pictures, which the package remembers."""
+    rows = pq.read_table(package.reference, columns=["label", "rejected", "feedback"]).to_pylist()
+    told = [row for row in rows if row["feedback"] is not None]
+    stands = [row for row in told if not row["rejected"]]
+    wrong = sum(row["label"] != row["feedback"] for row in stands)
+    return len(stands) / len(told) if told else None, wrong / len(stands) if stands else None
 
 
 def _probabilities(answers: list[Prediction], classes: tuple[str, ...]) -> npt.NDArray[np.float64]:

@@ -48,12 +48,22 @@ class Rejection(Finding):
     aurc: float  # the mean of the error over all coverages
     curve: tuple[RiskPoint, ...]
     strangers: Strangers | None  # None where none could be had
+    validation_coverage: float | None = None  # where the threshold was fitted
+    validation_error: float | None = None
 
 
 def judge_rejection(
-    confidence: Floats, right: Rights, rejected: Rights, strangers: Strangers | None = None
+    confidence: Floats,
+    right: Rights,
+    rejected: Rights,
+    strangers: Strangers | None = None,
+    *,
+    validation: tuple[float | None, float | None] = (None, None),
 ) -> Rejection:
-    """Judge answers by their confidence (N,), whether they are right (N,) and whether they are withheld (N,)."""
+    """Judge answers by their confidence (N,), whether they are right (N,) and whether they are withheld (N,).
+
+    `validation` is the coverage and the error that the threshold has where it was fitted.
+    """
     errors = risk_by_coverage(confidence, right)
     answered, wrong = int((~rejected).sum()), int((~rejected & ~right).sum())
     counts = np.unique(np.ceil(np.linspace(0, len(right), _POINTS + 1)[1:]).astype(int))
@@ -67,6 +77,8 @@ def judge_rejection(
             RiskPoint(coverage=int(count) / len(right), error=float(errors[count - 1])) for count in counts.tolist()
         ),
         strangers=strangers,
+        validation_coverage=validation[0],
+        validation_error=validation[1],
     )
 
 

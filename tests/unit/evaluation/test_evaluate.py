@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from imago.config import EvaluationConfig
@@ -60,6 +62,18 @@ def test_what_is_withheld_is_judged(report: EvaluationReport) -> None:
     assert report.rejection.strangers.count == 192
     assert report.rejection.strangers.auroc > 0.5
     assert report.figures()["strangers_auroc"] == report.rejection.strangers.auroc
+
+
+def test_what_the_threshold_does_where_it_was_fitted_is_told(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    rows = pq.read_table(package.reference).to_pylist()
+    for index, row in enumerate(rows):
+        told = {"rejected": index == 0, "feedback": "nothing" if index == 1 else row["label"]}
+        rows[index] = row | told
+    pq.write_table(pa.Table.from_pylist(rows), package.reference)
+    report = evaluate(package, colour_dataset(), QUICK, seed=0)
+    assert report.rejection is not None
+    assert (report.rejection.validation_coverage, report.rejection.validation_error) == (7 / 8, pytest.approx(1 / 7))
 
 
 def test_test_pictures_of_classes_never_taught_are_strangers_too(tmp_path: Path) -> None:
