@@ -57,11 +57,13 @@ def _run(
     from imago.data.sources import source_state
 
     home.require_writable()
-    if config.data.source:
-        refuse_secrets(config.data.source)
+    for source in (config.data.source, config.evaluation.outside):
+        if source:
+            refuse_secrets(source)
     if pipeline == "inference" and (config.data.source or "hf:").startswith("hf:"):
         raise ConfigError("The inference pipeline needs a folder of pictures: add `--data FOLDER_OR_URI`.")
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
+    outside = source_state(config.evaluation.outside) if pipeline == "training" else ""
     if pipeline == "sweep":
         from imago.training.sweep import check_space
 
@@ -95,7 +97,7 @@ def _run(
     if pipeline == "training":
         from pipelines.training import training_pipeline as wired
 
-        arguments |= {"source_state": state, "weights_state": weights}
+        arguments |= {"source_state": state, "outside_state": outside, "weights_state": weights}
         arguments["deploy"] = config.deploy.enabled and register.deploys_in_step()
     elif pipeline == "sweep":
         from pipelines.sweep import sweep_pipeline as wired
@@ -150,7 +152,8 @@ def _absolute(config: Config) -> Config:
 
     data = config.data.model_copy(update={"source": whole(config.data.source)})
     model = config.model.model_copy(update={"weights": whole(config.model.weights)})
-    return config.model_copy(update={"data": data, "model": model})
+    evaluation = config.evaluation.model_copy(update={"outside": whole(config.evaluation.outside)})
+    return config.model_copy(update={"data": data, "model": model, "evaluation": evaluation})
 
 
 def _check_training(config: Config, thoroughly: bool) -> str:

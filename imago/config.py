@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from imago.errors import ConfigError, did_you_mean
 
@@ -118,6 +126,8 @@ class TrainingConfig(Section):
     patience: int | None = Field(default=None, ge=1)  # epochs without a better one, after which to stop; None: never
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"  # what patience looks at
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"  # auto: mixed where the device gains by it
+    reject_coverage: float | None = Field(default=None, gt=0, le=1)  # share to answer; None: 0.95, and all above 0.5
+    reject_error: float | None = Field(default=None, ge=0, le=1)  # greatest share of wrong answers; in place of that
     checkpoint_gradients: bool = False  # compute activations twice rather than keep them: less memory, more time
     compile: bool = False  # by torch.compile; pays in long trainings
     num_workers: int = Field(default=0, ge=0)  # processes that load pictures; 0: the training process itself
@@ -127,12 +137,20 @@ class TrainingConfig(Section):
     watts_per_core: float = Field(default=12.0, ge=0)  # for the carbon estimate; Green Algorithms' for any CPU
     grid_intensity: float = Field(default=473.0, ge=0)  # g CO2e/kWh, likewise; the world's of 2024, says Ember's review
 
+    @field_validator("reject_error")
+    @classmethod
+    def _one_aim(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("reject_coverage") is not None:
+            raise ValueError("give this or training.reject_coverage, not both")
+        return value
+
 
 class EvaluationConfig(Section):
     """How the model is judged."""
 
     bootstrap_samples: int = Field(default=1000, ge=0)  # for the confidence intervals; 0: none
-    robustness: bool = True  # measure accuracy under blur, noise, compression and wrong exposure
+    robustness: bool = True  # measure accuracy under blur, noise, compression, cropping and wrong exposure
+    outside: str | None = None  # a source of pictures of other classes, to be withheld; None: drawn moths
 
 
 class GateConfig(Section):

@@ -44,5 +44,7 @@ class ImageDatasetMaterializer(BaseMaterializer):
         }
 
     def compute_content_hash(self, data: ImageDataset) -> str:
-        rows = (data.ids, data.digests, data.labels, data.splits, data.origin)
+        rows: list[object] = [data.ids, data.digests, data.labels, data.splits, data.origin]
+        if any(data.attributes):
+            rows.append(data.attributes)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

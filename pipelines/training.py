@@ -15,7 +15,7 @@ from steps.validate_data import validate_data
 
 
 @pipeline(name="training", execution_mode=ExecutionMode.FAIL_FAST)
-def training_pipeline(config: Config, source_state: str, weights_state: str, deploy: bool) -> None:
+def training_pipeline(config: Config, source_state: str, outside_state: str, weights_state: str, deploy: bool) -> None:
     """Load, validate, train, evaluate, promote and deploy; `deploy` is false where steps run in containers."""
     dataset = load_data(config.data, source_state, config.seed)
     statistics = compute_statistics(dataset, config.data)
@@ -23,7 +23,7 @@ def training_pipeline(config: Config, source_state: str, weights_state: str, dep
     model = train_model(
         dataset, validation, config.model, config.training, config.data.image_size, config.seed, weights_state
     )
-    report = evaluate_model(dataset, validation, model, config.evaluation, config.seed)
+    report = evaluate_model(dataset, validation, model, config.evaluation, config.seed, outside_state)
     decision = promote_model(dataset, validation, model, report, config.gate, config.evaluation, config.seed)
     bento = build_bento(model, decision)
     if deploy:

@@ -145,7 +145,7 @@ def settings(config: Config) -> dict[str, Any]:
 def mounts(config: Config) -> dict[str, dict[str, str]]:
     """Return what a container must see of this machine, each at the path that it has here."""
     found = {str(place): {"bind": str(place), "mode": "rw"} for place in (home.home(), home.reports())}
-    for text in (config.data.source, config.model.weights, os.environ.get("HF_HOME")):
+    for text in (config.data.source, config.evaluation.outside, config.model.weights, os.environ.get("HF_HOME")):
         path = Path(text).expanduser().resolve() if text and "://" not in text else None
         if path is None or not path.exists():
             continue

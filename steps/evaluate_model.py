@@ -21,13 +21,21 @@ from steps.code import cached_by
     cache_policy=cached_by("imago.evaluation.evaluate"),
 )
 def evaluate_model(
-    dataset: ImageDataset, validation: ValidationResult, model: ModelPackage, evaluation: EvaluationConfig, seed: int
+    dataset: ImageDataset,
+    validation: ValidationResult,
+    model: ModelPackage,
+    evaluation: EvaluationConfig,
+    seed: int,
+    outside_state: str,
 ) -> Annotated[EvaluationReport, "evaluation"]:
-    """Run the exported graph over the accepted test pictures."""
+    """Run the exported graph over the accepted test pictures, and over some from outside its classes.
+
+    `outside_state` changes when the files of `evaluation.outside` do.
+    """
     with progress.reporter() as reporting:
         accepted = dataset.without(validation.quarantined)
         report = evaluate(model, accepted, evaluation, seed, on_progress=progress.counted(reporting, "test pictures"))
     figures = report.figures()
     mlflow.log_metrics(figures)
-    log_metadata(figures)
+    log_metadata(figures | {"outside_state": outside_state})
     return report

@@ -1,6 +1,7 @@
 """Labelled pictures as one Arrow table of encoded bytes: read by column, memory-mapped, never re-encoded."""
 
 import hashlib
+import json
 import mmap
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -23,13 +24,18 @@ SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("attributes", pa.string()),
     ]
 )
-"""One row a picture. `id` is its path relative to the source's root; `image` its file's bytes, readable or not."""
+"""One row a picture. `id` is its path relative to the source's root; `image` its file's bytes, readable or not.
 
+`attributes` is what a manifest says besides: a JSON object of texts and numbers, or null. No fingerprint depends on it.
+"""
 
-Row = tuple[str, bytes, str, str]
-"""A picture's id, the bytes of its file, its label and its split."""
+Attributes = dict[str, str | float]
+
+Row = tuple[str, bytes, str, str, str | None]
+"""A picture's id, the bytes of its file, its label, its split and its attributes as JSON."""
 
 _BATCH = 256  # rows of a record batch: what is in memory at once while pictures are written
 
@@ -50,11 +56,19 @@ class ImageDataset:
 
     @classmethod
     def from_rows(
-        cls, ids: Sequence[str], images: Sequence[bytes], labels: Sequence[str], splits: Sequence[str], *, origin: str
+        cls,
+        ids: Sequence[str],
+        images: Sequence[bytes],
+        labels: Sequence[str],
+        splits: Sequence[str],
+        attributes: Sequence[str | None] | None = None,
+        *,
+        origin: str,
     ) -> "ImageDataset":
         """Build a dataset in memory, ordered by split and id."""
         order = sorted(range(len(ids)), key=lambda row: (splits[row], ids[row]))
-        rows = [(ids[row], images[row], labels[row], splits[row]) for row in order]
+        told = attributes or [None] * len(ids)
+        rows = [(ids[row], images[row], labels[row], splits[row], told[row]) for row in order]
         return cls._of(pa.Table.from_batches(_batches(rows), schema=SCHEMA), origin)
 
     @classmethod
@@ -74,6 +88,8 @@ class ImageDataset:
 
     @classmethod
     def _of(cls, table: pa.Table, origin: str) -> "ImageDataset":
+        if "attributes" not in table.column_names:  # an earlier version's
+            table = table.append_column(SCHEMA.field("attributes"), pa.nulls(len(table), pa.string()))
         facts = table.drop_columns(["image"]).replace_schema_metadata(None)
         places = pa.array(range(len(table)), type=pa.int64())
         return cls(facts.append_column("place", places).combine_chunks(), table.column("image"), origin)
@@ -90,8 +106,8 @@ class ImageDataset:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Give the rows in record batches of `SCHEMA`, few enough pictures at a time to be in memory."""
-        facts = zip(self.ids, self.labels, self.splits, strict=True)
-        rows = ((name, self.image(index), label, split) for index, (name, label, split) in enumerate(facts))
+        facts = zip(self.ids, self.labels, self.splits, self._column("attributes"), strict=True)
+        rows = ((name, self.image(index), *others) for index, (name, *others) in enumerate(facts))
         for batch in _batches(rows):
             yield batch
             self.release()
@@ -120,6 +136,11 @@ class ImageDataset:
     def digests(self) -> list[str]:
         """The sha256 of each picture's bytes, in hexadecimal."""
         return self._column("sha256")
+
+    @cached_property
+    def attributes(self) -> list[Attributes]:
+        """What a manifest says of each picture besides its label and split: texts and numbers by name."""
+        return [json.loads(text) if text else {} for text in self._column("attributes")]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -170,9 +191,9 @@ class ImageDataset:
 def _batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
     waiting = iter(rows)
     while batch := list(islice(waiting, _BATCH)):
-        ids, images, labels, splits = zip(*batch, strict=True)
+        ids, images, labels, splits, attributes = zip(*batch, strict=True)
         digests = [hashlib.sha256(image).hexdigest() for image in images]
-        columns = zip((ids, images, labels, splits, digests), SCHEMA, strict=True)
+        columns = zip((ids, images, labels, splits, digests, attributes), SCHEMA, strict=True)
         yield pa.record_batch([pa.array(column, type=field.type) for column, field in columns], schema=SCHEMA)
 
 

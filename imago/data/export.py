@@ -37,7 +37,7 @@ def refuse_overlap(target: Path, source: str | None) -> None:
 def export(dataset: ImageDataset, target: Path, layout: Format = "folders", *, card: str | None = None) -> None:
     """Write a data set into a folder, whole or not at all; an earlier export there is replaced.
 
-    Folders are `split/label/name`, the bytes as they are; Parquet has the columns `id image label split sha256`. A
+    Folders are `split/label/name`, the bytes as they are; Parquet has the columns of the dataset. A
     `card` is written beside them.
     Raises ConfigError where the folder holds anything else, or a label cannot be a folder's name.
     """

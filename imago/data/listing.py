@@ -29,12 +29,16 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
-    """A picture that a source names. `read` gives its bytes, or none where its file is missing or too large."""
+    """A picture that a source names. `read` gives its bytes, or none where its file is missing or too large.
+
+    `attributes` is a JSON object of what else the source says of it.
+    """
 
     id: str
     label: str
     split: Split | None
     read: Callable[[], bytes]
+    attributes: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imago.data.attributes import LONGEST, MOST_COLUMNS, encode_attributes
 from imago.data.dataset import Split
 from imago.data.listing import Listing, Row, class_named, is_plain_file, read_file, split_named
 from imago.errors import ConfigError, DataRefused
@@ -17,6 +18,7 @@ from imago.errors import ConfigError, DataRefused
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _DELIMITERS = (",", ";", "\t")  # the first of those that are in the header equally often
 COLUMNS = {"path": ("path", "filepaths"), "label": ("label", "labels"), "split": ("split", "data set")}
+_Record = tuple[int, dict[str, str], dict[str, str]]  # number of the row, its columns by `COLUMNS`, some others
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
@@ -27,6 +29,7 @@ class Entry:
     path: str
     label: str
     split: Split | None
+    others: dict[str, str]  # what stands in the other columns, by their names
 
 
 def holds_pictures(path: Path) -> bool:
@@ -50,9 +53,10 @@ def list_manifest(path: Path, shown: str) -> Listing:
     entries = read_manifest(path, shown)
     root = path.resolve().parent
     names = _distinct_names(entries)
+    attributes = encode_attributes([entry.others for entry in entries], [entry.label for entry in entries])
     rows = [
-        Row(name, entry.label, entry.split, partial(_read_within, root, entry.path))
-        for name, entry in zip(names, entries, strict=True)
+        Row(name, entry.label, entry.split, partial(_read_within, root, entry.path), told)
+        for name, entry, told in zip(names, entries, attributes, strict=True)
     ]
     missing = sum(not is_plain_file(root / entry.path) for entry in entries)
     if missing == len(entries):
@@ -70,7 +74,7 @@ def list_manifest(path: Path, shown: str) -> Listing:
 def read_manifest(path: Path, shown: str) -> list[Entry]:
     """Return the rows of a manifest, checked. Raises ConfigError with the row, DataRefused where there is none."""
     records = _parquet_records(path, shown) if path.suffix.lower() == ".parquet" else _csv_records(path, shown)
-    entries = [_entry(number, record, shown) for number, record in records]
+    entries = [_entry(number, record, others, shown) for number, record, others in records]
     if not entries:
         raise DataRefused(f"The manifest {shown} has no rows.")
     without = [entry.number for entry in entries if entry.split is None]
@@ -79,13 +83,13 @@ def read_manifest(path: Path, shown: str) -> list[Entry]:
     return entries
 
 
-def _entry(number: int, record: dict[str, str], shown: str) -> Entry:
+def _entry(number: int, record: dict[str, str], others: dict[str, str], shown: str) -> Entry:
     where = f"row {number} of {shown}"
     word = record.get("split", "")
     split = split_named(word)
     if split is None and word.strip():
         raise ConfigError(f"The split '{word}' in {where} is none of train, val, valid, validation and test.")
-    return Entry(number, _path_within(record["path"], where), class_named(record["label"], where), split)
+    return Entry(number, _path_within(record["path"], where), class_named(record["label"], where), split, others)
 
 
 def _path_within(text: str, where: str) -> str:
@@ -125,8 +129,8 @@ def _read_within(root: Path, name: str) -> bytes:
     return read_file(path) if path.is_relative_to(root) else b""
 
 
-def _csv_records(path: Path, shown: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows with their numbers, the header being row 1."""
+def _csv_records(path: Path, shown: str) -> Iterator[_Record]:
+    """Yield the rows, the header being row 1."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -134,28 +138,35 @@ def _csv_records(path: Path, shown: str) -> Iterator[tuple[int, dict[str, str]]]
                 raise ConfigError(f"The manifest {shown} is empty: it needs a row of names, such as path,label.")
             file.seek(0)
             rows = csv.reader(file, strict=True, delimiter=max(_DELIMITERS, key=header.count))
-            places = _places(next(rows, []), shown)
+            columns = next(rows, [])
+            places, others = _places(columns, shown), _other_places(columns)
             for number, row in enumerate(rows, start=2):
                 if not row:
                     continue
                 if len(row) <= max(places.values()):
                     raise ConfigError(f"Row {number} of {shown} has only {len(row)} columns.")
-                yield number, {column: row[place] for column, place in places.items()}
+                record = {column: row[place] for column, place in places.items()}
+                yield number, record, {name: row[place] for name, place in others.items() if place < len(row)}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"The manifest {shown} cannot be read as CSV in UTF-8: {error}.") from error
 
 
-def _parquet_records(path: Path, shown: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _parquet_records(path: Path, shown: str) -> Iterator[_Record]:
     try:
         file = pq.ParquetFile(path)
-        places = _places(file.schema_arrow.names, shown)
-        names = {column: file.schema_arrow.names[place] for column, place in places.items()}
-        table = file.read(columns=list(names.values()))
-        columns = {column: table.column(name).cast(pa.string()).to_pylist() for column, name in names.items()}
+        header = file.schema_arrow.names
+        plain = [field.name if _is_plain(field.type) else "" for field in file.schema_arrow]
+        places = (_places(header, shown), _other_places([name if plain.count(name) == 1 else "" for name in plain]))
+        table = file.read(columns=sorted({header[at] for some in places for at in some.values()}))
+        needed, others = (
+            {name: table.column(header[at]).cast(pa.string()).to_pylist() for name, at in some.items()}
+            for some in places
+        )
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"The manifest {shown} cannot be read as Parquet: {' '.join(str(error).split())}") from error
     for index in range(table.num_rows):
-        yield index + 1, {column: values[index] or "" for column, values in columns.items()}
+        record, more = ({name: values[index] or "" for name, values in some.items()} for some in (needed, others))
+        yield index + 1, record, more
 
 
 def _places(header: list[str], shown: str) -> dict[str, int]:
@@ -170,3 +181,24 @@ def _places(header: list[str], shown: str) -> dict[str, int]:
             wanted = " or ".join(f"'{name}'" for name in COLUMNS[column])
             raise ConfigError(f"The manifest {shown} has no column {wanted}: its columns are {', '.join(header)}.")
     return places
+
+
+def _other_places(header: list[str]) -> dict[str, int]:
+    """Return where the first few columns are that are neither path nor label nor split, by their names, cut short."""
+    spellings = {"", *(name for known in COLUMNS.values() for name in known)}
+    places = {name.strip()[:LONGEST]: at for at, name in enumerate(header) if name.strip().casefold() not in spellings}
+    return {name: places[name] for name in list(places)[:MOST_COLUMNS]}
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Tell whether values of a type are texts or numbers."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_boolean,
+    )
+    return any(test(kind) for test in tests)

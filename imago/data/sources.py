@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -46,8 +46,8 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
     """
     if config.source is None:
         rows, origin = _rows(config, seed)
-        ids, images, labels, splits = zip(*_read(rows), strict=True)
-        return ImageDataset.from_rows(ids, images, labels, splits, origin=origin)
+        ids, images, labels, splits, attributes = zip(*_read(rows), strict=True)
+        return ImageDataset.from_rows(ids, images, labels, splits, attributes, origin=origin)
     remote.refuse_secrets(config.source)
     config = config.model_copy(update={"source": spelt_out(config.source)})
     folder = home() / "datasets"
@@ -69,6 +69,17 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
         return replace(dataset, file=known)
     finally:
         fresh.unlink(missing_ok=True)  # what is mapped stays, without a name
+
+
+def draw_pictures(source: str, count: int, seed: int, *, without: Collection[str]) -> list[bytes]:
+    """Return the files of at most so many pictures of a source, of other classes than those given, drawn by the seed.
+
+    Those that cannot be read are passed over. Raises what `load_dataset` raises for a source that cannot be used.
+    """
+    remote.refuse_secrets(source)
+    listing = _list(DataConfig(source=spelt_out(source)), seed)
+    rows = sorted((row for row in listing.rows if row.label not in without), key=lambda row: _drawn(row, seed))
+    return [image for row in rows[:count] if (image := row.read())]
 
 
 def _sweep(folder: Path) -> None:
@@ -118,7 +129,7 @@ def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:
     return sorted(rows, key=lambda row: (str(row.split), row.id)), listing.origin + made
 
 
-def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str]]:
+def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str, str | None]]:
     """Give the rows with their files' bytes, read ahead by a few."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(rows), _AHEAD):
@@ -127,7 +138,7 @@ def _read(rows: list[Row]) -> Iterator[tuple[str, bytes, str, str]]:
                 shares, pool.map(lambda share: [row.read() for row in share], shares), strict=True
             ):
                 for row, image in zip(share, images, strict=True):
-                    yield row.id, image, row.label, str(row.split)
+                    yield row.id, image, row.label, str(row.split), row.attributes
 
 
 def fetched(source: str) -> Path:
@@ -269,13 +280,18 @@ def _sampled(rows: list[Row], config: DataConfig, seed: int) -> list[Row]:
     for row in rows:
         shares[row.label, row.split].append(row)
 
-    def draw(row: Row) -> bytes:
-        return hashlib.sha256(f"{seed} {row.id}".encode()).digest()
-
     def wanted(count: int) -> int:
         return min(config.limit_per_class or count, max(1, round(config.subset * count)))
 
-    return [row for share in shares.values() for row in sorted(share, key=draw)[: wanted(len(share))]]
+    return [
+        row
+        for share in shares.values()
+        for row in sorted(share, key=lambda row: _drawn(row, seed))[: wanted(len(share))]
+    ]
+
+
+def _drawn(row: Row, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {row.id}".encode()).digest()
 
 
 def _facts(path: Path, name: str) -> tuple[str, int, tuple[int, int]]:

@@ -93,6 +93,11 @@ def draw_moth(species: int, rng: np.random.Generator, size: int) -> RGB:
     return _photograph(canvas, rng)
 
 
+def moth_file(species: int, rng: np.random.Generator, size: int) -> bytes:
+    """Draw one animal of a species as a JPEG file."""
+    return _encode(draw_moth(species, rng, size), quality=int(rng.integers(82, 96)))
+
+
 def synthetic_dataset(config: SyntheticConfig, image_size: int, seed: int) -> ImageDataset:
     """Draw a data set: JPEG files with ids such as `train/velora_fasciata/0001.jpg`, the same for the same seed.
 
@@ -108,8 +113,7 @@ def synthetic_dataset(config: SyntheticConfig, image_size: int, seed: int) -> Im
 
     def draw(job: tuple[str, int, int]) -> bytes:
         split, species, number = job
-        rng = np.random.default_rng([seed, SPLITS.index(split), species, number])
-        return _encode(draw_moth(species, rng, image_size), quality=int(rng.integers(82, 96)))
+        return moth_file(species, np.random.default_rng([seed, SPLITS.index(split), species, number]), image_size)
 
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(draw, jobs))

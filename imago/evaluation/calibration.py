@@ -8,6 +8,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 
+BINS = 15
+"""Of equal width in confidence, over which the calibration error is averaged."""
+
 _COLDEST, _HOTTEST = 0.05, 20.0
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -17,6 +20,13 @@ def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
+
+
+def before_temperature(probabilities: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    """Return what the probabilities (N, C) were before their logits were divided by the temperature."""
+    values = np.asarray(probabilities, dtype=np.float64)
+    with np.errstate(divide="ignore"):  # what is 0 stays 0
+        return softmax(np.log(values), 1 / temperature)
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
@@ -63,14 +73,14 @@ class ReliabilityBin:
     accuracy: float
 
 
-def reliability(probabilities: Floats, labels: Labels, *, bins: int = 15) -> list[ReliabilityBin]:
+def reliability(probabilities: Floats, labels: Labels, *, bins: int = BINS) -> list[ReliabilityBin]:
     """Return the bins of equal width in confidence that hold at least one picture."""
     values, truth = _checked(probabilities, labels)
     if len(values) == 0:
         return []
     confidence = values.max(axis=1)
     right = values.argmax(axis=1) == truth
-    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    where = bin_of(confidence, bins)
     return [
         ReliabilityBin(
             low=index / bins,
@@ -84,7 +94,12 @@ def reliability(probabilities: Floats, labels: Labels, *, bins: int = 15) -> lis
     ]
 
 
-def expected_calibration_error(probabilities: Floats, labels: Labels, *, bins: int = 15) -> float:
+def bin_of(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+    """Return the bin of each confidence (N,); a confidence of 1 falls into the last."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def expected_calibration_error(probabilities: Floats, labels: Labels, *, bins: int = BINS) -> float:
     """Return the mean distance between confidence and accuracy over bins of equal width; 0.0 for no pictures."""
     found = reliability(probabilities, labels, bins=bins)
     total = sum(entry.count for entry in found)

@@ -1,10 +1,12 @@
 """The drawings of the evaluation's page, as inline SVG."""
 
 import html
+import math
 from collections.abc import Sequence
 
 from imago.evaluation.calibration import ReliabilityBin
 from imago.evaluation.metrics import Metrics
+from imago.evaluation.rejection import Rejection
 from imago.evaluation.remarks import percent, readable
 
 
@@ -54,4 +56,31 @@ def reliability_svg(bins: Sequence[ReliabilityBin]) -> str:
         f'<line class="ideal" x1="60" y1="250" x2="300" y2="10"/>{ticks}'
         '<text x="180" y="284" text-anchor="middle">what it claims</text>'
         '<text transform="translate(14 130) rotate(-90)" text-anchor="middle">what comes true</text></svg>'
+    )
+
+
+def risk_svg(rejection: Rejection) -> str:
+    """Draw the share of wrong answers over the share of pictures that are answered; a dot marks the threshold."""
+    top = max(0.05, math.ceil(20 * max(point.error for point in rejection.curve)) / 20)
+
+    def place(coverage: float, error: float) -> tuple[float, float]:
+        return 60 + 240 * coverage, 250 - 240 * error / top
+
+    line = " ".join("{:.1f},{:.1f}".format(*place(point.coverage, point.error)) for point in rejection.curve)
+    dot = ""
+    if rejection.error is not None:
+        x, y = place(rejection.coverage, rejection.error)
+        title = f"answers {percent(rejection.coverage)}, {percent(rejection.error)} of them wrong"
+        dot = f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{title}</title></circle>'
+    ticks = "".join(
+        f'<text x="54" y="{254 - 2.4 * tick:.0f}" text-anchor="end">{tick * top:.3g}%</text>'
+        f'<text x="{60 + 2.4 * tick:.0f}" y="266" text-anchor="middle">{tick}%</text>'
+        for tick in (0, 50, 100)
+    )
+    return (
+        '<svg class="reliability" viewBox="0 0 320 290" role="img" aria-label="Risk-coverage curve">'
+        '<rect class="ground" x="60" y="10" width="240" height="240"/>'
+        f'<polyline class="curve" points="{line}"/>{dot}{ticks}'
+        '<text x="180" y="284" text-anchor="middle">how many pictures are answered</text>'
+        '<text transform="translate(14 130) rotate(-90)" text-anchor="middle">how many answers are wrong</text></svg>'
     )

@@ -7,13 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS
 from imago.errors import DataRefused
+from imago.evaluation.cost import count_operations
+from imago.evaluation.memory import answering_memory
 from imago.evaluation.metrics import compute_metrics
+from imago.evaluation.outside import outside_pictures
 from imago.evaluation.page import render
+from imago.evaluation.rejection import Strangers, judge_rejection, judge_strangers
 from imago.evaluation.report import PREDICTIONS, EvaluationReport, Findings
 from imago.evaluation.robustness import measure_robustness
 from imago.evaluation.slices import find_slices
@@ -50,11 +55,23 @@ def evaluate(
     classes = (*runtime.classes, *unknown)
     probabilities = _probabilities(answers, classes)
     truth = np.array([classes.index(label) for label in test.labels], dtype=np.int64)
-    metrics = compute_metrics(probabilities, truth, classes, bootstrap_samples=config.bootstrap_samples, seed=seed)
+    right = probabilities.argmax(axis=1) == truth
+    metrics = compute_metrics(
+        probabilities,
+        truth,
+        classes,
+        bootstrap_samples=config.bootstrap_samples,
+        seed=seed,
+        temperature=package.spec.temperature,
+    )
     latencies = _latencies(package, test, max_pixels)
+    parameters, macs = count_operations(package) or (None, None)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
+    taught = dataset.counts()
+    features["class size"] = np.array([taught[label]["train"] for label in test.labels], dtype=np.float64)
     robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if config.robustness else []
+    rejected = np.array([answer.rejected for answer in answers])
     findings = Findings(
         model=package.spec.name,
         architecture=package.spec.architecture,
@@ -67,8 +84,15 @@ def evaluate(
         temperature=package.spec.temperature,
         reject_threshold=package.spec.reject_threshold,
         metrics=metrics,
-        rejected=sum(answer.rejected for answer in answers),
-        slices=tuple(find_slices(probabilities.argmax(axis=1) == truth, test.labels, features)),
+        rejected=int(rejected.sum()),
+        rejection=judge_rejection(
+            probabilities.max(axis=1),
+            right,
+            rejected,
+            _strangers(runtime, test.labels, answers, config, seed, max_pixels),
+            validation=_on_validation(package),
+        ),
+        slices=tuple(find_slices(right, test.labels, features, test.attributes)),
         robustness=tuple(robustness),
         latency_ms=float(np.median(latencies)),
         latency_ms_p95=float(np.percentile(latencies, 95)),
@@ -76,6 +100,9 @@ def evaluate(
         weights_license=package.spec.weights_license,
         spent=package.spec.spent,
         model_bytes=sum(file.stat().st_size for file in package.path.glob(f"{package.onnx.name}*")),
+        parameters=parameters,
+        macs=macs,
+        memory_bytes=answering_memory(package),
     )
     predictions = _table(test, answers, probabilities)
     page = render(findings, predictions, test, runtime, max_pixels=max_pixels)
@@ -97,6 +124,42 @@ def _answers(
         if on_progress:
             on_progress(len(answers), len(test))
     return answers
+
+
+def _strangers(
+    runtime: Runtime, labels: list[str], answers: list[Prediction], config: EvaluationConfig, seed: int, max_pixels: int
+) -> Strangers | None:
+    """Judge the answers to pictures from outside, and to test pictures of classes that the model was never taught."""
+    size = runtime.spec.preprocessing.image_size
+    outside = outside_pictures(config.outside, runtime.classes, image_size=size, seed=seed)
+    found = runtime.predict(outside.images, top_k=1, max_pixels=max_pixels)
+    strange = [answer for answer in found if isinstance(answer, Prediction)]
+    by_known: dict[bool, list[Prediction]] = {True: [], False: []}
+    for label, answer in zip(labels, answers, strict=True):
+        by_known[label in runtime.classes].append(answer)
+    own, untaught = by_known[True], by_known[False]
+    if config.outside and not strange:
+        raise DataRefused(f"evaluation.outside: none of the pictures of {config.outside} that were tried can be read.")
+    what = [f"{len(strange)} {outside.what}"] if strange else []
+    what += [f"{len(untaught)} test pictures of classes that it was never taught"] if untaught else []
+    if not own or not what:
+        return None
+    strange += untaught
+    return judge_strangers(
+        " and ".join(what),
+        np.array([answer.probability for answer in strange]),
+        [answer.rejected for answer in strange],
+        np.array([answer.probability for answer in own]),
+    )
+
+
+def _on_validation(package: ModelPackage) -> tuple[float | None, float | None]:
+    """Return the coverage and error of the threshold on the validation pictures, which the package remembers."""
+    rows = pq.read_table(package.reference, columns=["label", "rejected", "feedback"]).to_pylist()
+    told = [row for row in rows if row["feedback"] is not None]
+    stands = [row for row in told if not row["rejected"]]
+    wrong = sum(row["label"] != row["feedback"] for row in stands)
+    return len(stands) / len(told) if told else None, wrong / len(stands) if stands else None
 
 
 def _probabilities(answers: list[Prediction], classes: tuple[str, ...]) -> npt.NDArray[np.float64]:

@@ -7,10 +7,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from imago.errors import ImagoError
-from imago.evaluation.calibration import expected_calibration_error
+from imago.evaluation.bootstrap import Outcomes
 
 _Z95 = 1.959963984540054
-_LEAST = 1e-12
 
 Counts = npt.NDArray[np.int64]
 
@@ -37,23 +36,36 @@ class ClassMetrics(Finding):
     precision: float | None
     recall: float | None
     f1: float | None
+    precision_interval: Interval | None = None  # Wilson's
+    recall_interval: Interval | None = None  # Wilson's
 
 
 class Metrics(Finding):
-    """Every number of a classifier on one set of pictures."""
+    """Every number of a classifier on one set of pictures; intervals are bootstrap where nothing else is said.
+
+    Those that are None by default are missing from the reports of earlier versions.
+    """
 
     pictures: int
     classes: tuple[str, ...]
     accuracy: float
     accuracy_interval: Interval  # Wilson's
     top5: float
+    top5_interval: Interval | None = None
     balanced_accuracy: float
-    balanced_accuracy_interval: Interval | None  # bootstrap
+    balanced_accuracy_interval: Interval | None
     macro_f1: float
-    macro_f1_interval: Interval | None  # bootstrap
+    macro_f1_interval: Interval | None
     log_loss: float
+    log_loss_interval: Interval | None = None
     expected_calibration_error: float
+    expected_calibration_error_interval: Interval | None = None
     mean_confidence: float
+    mean_confidence_interval: Interval | None = None
+    uncalibrated_log_loss: float | None = None  # before the temperature
+    uncalibrated_log_loss_interval: Interval | None = None
+    uncalibrated_expected_calibration_error: float | None = None
+    uncalibrated_expected_calibration_error_interval: Interval | None = None
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]  # [shown][answered]
 
@@ -80,8 +92,9 @@ def compute_metrics(
     *,
     bootstrap_samples: int,
     seed: int,
+    temperature: float = 1.0,
 ) -> Metrics:
-    """Judge probabilities (N, C) against labels (N,), which index `classes`.
+    """Judge probabilities (N, C), which were divided by the temperature, against labels (N,) that index `classes`.
 
     Balanced accuracy and macro F1 are means over the classes that the pictures show. Raises ImagoError for no
     pictures, or values that are not finite.
@@ -93,28 +106,25 @@ def compute_metrics(
         raise ImagoError("There are no test pictures to judge the model by: give the dataset a test split.")
     if not np.isfinite(values).all():
         raise ImagoError("The model gave probabilities that are not finite numbers: train it again at a lower rate.")
-    answers = values.argmax(axis=1)
-    confusion = confusion_matrix(truth, answers, len(classes))
+    confusion = confusion_matrix(truth, values.argmax(axis=1), len(classes))
     right = int(np.trace(confusion))
-    chosen = values[np.arange(len(truth)), truth]
-    order = np.argsort(-values, axis=1, kind="stable")[:, :5]
-    balanced, f1 = _balanced_and_f1(confusion)
-    balanced_interval, f1_interval = _bootstrap(truth, answers, len(classes), bootstrap_samples, seed)
-    return Metrics(
-        pictures=len(truth),
-        classes=tuple(classes),
-        accuracy=right / len(truth),
-        accuracy_interval=wilson_interval(right, len(truth)),
-        top5=float((order == truth[:, None]).any(axis=1).mean()),
-        balanced_accuracy=balanced,
-        balanced_accuracy_interval=balanced_interval,
-        macro_f1=f1,
-        macro_f1_interval=f1_interval,
-        log_loss=float(-np.log(np.clip(chosen, _LEAST, 1.0)).mean()),
-        expected_calibration_error=expected_calibration_error(values, truth),
-        mean_confidence=float(values.max(axis=1).mean()),
-        per_class=tuple(_class_metrics(confusion, index, label) for index, label in enumerate(classes)),
-        confusion=tuple(tuple(int(times) for times in row) for row in confusion),
+    outcomes = Outcomes.of(values, truth, temperature)
+    figures = {name: float(value[0]) for name, value in outcomes.figures(np.ones((1, len(truth)))).items()}
+    ranges = outcomes.intervals(bootstrap_samples, seed)
+    intervals = {
+        f"{name}_interval": Interval(low=ranges[name][0], high=ranges[name][1]) if ranges else None for name in figures
+    }
+    return Metrics.model_validate(
+        {
+            "pictures": len(truth),
+            "classes": tuple(classes),
+            "accuracy": right / len(truth),
+            "accuracy_interval": wilson_interval(right, len(truth)),
+            "per_class": tuple(_class_metrics(confusion, index, label) for index, label in enumerate(classes)),
+            "confusion": tuple(tuple(int(times) for times in row) for row in confusion),
+            **figures,
+            **intervals,
+        }
     )
 
 
@@ -131,7 +141,8 @@ def wilson_interval(right: int, total: int) -> Interval:
     share, square = right / total, _Z95**2
     centre = (share + square / (2 * total)) / (1 + square / total)
     half = _Z95 * (share * (1 - share) / total + square / (4 * total**2)) ** 0.5 / (1 + square / total)
-    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Interval(low=low if right else 0.0, high=high if right < total else 1.0)  # which rounding would miss
 
 
 def _class_metrics(confusion: Counts, index: int, label: str) -> ClassMetrics:
@@ -145,31 +156,6 @@ def _class_metrics(confusion: Counts, index: int, label: str) -> ClassMetrics:
         precision=right / predicted if predicted else None,
         recall=right / support if support else None,
         f1=2 * right / (support + predicted) if support else None,
-    )
-
-
-def _balanced_and_f1(confusion: Counts) -> tuple[float, float]:
-    right, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    shown = support > 0
-    recall = right[shown] / support[shown]
-    f1 = 2 * right[shown] / (support[shown] + predicted[shown])
-    return float(recall.mean()), float(f1.mean())
-
-
-def _bootstrap(
-    labels: Counts, answers: Counts, classes: int, samples: int, seed: int
-) -> tuple[Interval | None, Interval | None]:
-    if not samples:
-        return None, None
-    rng = np.random.default_rng(seed)
-    drawn = np.array(
-        [
-            _balanced_and_f1(confusion_matrix(labels[chosen], answers[chosen], classes))
-            for chosen in (rng.integers(0, len(labels), size=len(labels)) for _ in range(samples))
-        ]
-    )
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    return (
-        Interval(low=float(low[0]), high=float(high[0])),
-        Interval(low=float(low[1]), high=float(high[1])),
+        precision_interval=wilson_interval(right, predicted) if predicted else None,
+        recall_interval=wilson_interval(right, support) if support else None,
     )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,20 @@ from PIL import Image
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS, RGB, decode
 from imago.evaluation.calibration import ReliabilityBin, reliability
-from imago.evaluation.diagrams import confusion_svg, reliability_svg
+from imago.evaluation.diagrams import confusion_svg, reliability_svg, risk_svg
 from imago.evaluation.explain import fit_within, occlusion_map, overlay
-from imago.evaluation.remarks import class_rows, corruption, degree, percent, readable, remarks
+from imago.evaluation.metrics import Interval, Metrics
+from imago.evaluation.remarks import (
+    around,
+    class_rows,
+    corruption,
+    degree,
+    interval,
+    magnitude,
+    percent,
+    readable,
+    remarks,
+)
 from imago.evaluation.report import Findings
 from imago.evaluation.robustness import STRENGTHS
 from imago.serving.runtime import Runtime
@@ -38,6 +50,16 @@ class Mistake:
     heat: str | None  # data URI
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A number of the metrics as it is written: with its interval, and what it was before the temperature."""
+
+    name: str
+    value: str
+    interval: str
+    before: str
+
+
 def render(
     findings: Findings, predictions: pa.Table, test: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
 ) -> str:
@@ -45,7 +67,15 @@ def render(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(percent=percent, readable=readable, corruption=corruption, degree=degree)
+    environment.filters.update(
+        percent=percent,
+        readable=readable,
+        corruption=corruption,
+        degree=degree,
+        interval=interval,
+        around=around,
+        magnitude=magnitude,
+    )
     template = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     rows = class_rows(findings.metrics)
     return template.render(
@@ -60,6 +90,8 @@ def render(
         whole_matrix=len(findings.metrics.classes) <= _WHOLE_MATRIX,
         matrix=confusion_svg(findings.metrics),
         diagram=reliability_svg(_bins(findings, predictions)),
+        risk=risk_svg(findings.rejection) if findings.rejection else "",
+        figures=every_figure(findings.metrics),
         strengths=STRENGTHS,
         corruptions=_corruptions(findings),
     )
@@ -90,6 +122,34 @@ def worst_mistakes(
             )
         )
     return mistakes
+
+
+def every_figure(metrics: Metrics) -> list[Figure]:
+    """Return the metrics that are one number, each with its 95% interval."""
+    rows: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+        ("accuracy", "accuracy", percent),
+        ("balanced_accuracy", "right per class, on average", percent),
+        ("macro_f1", "macro F1", percent),
+        ("top5", "among the five likeliest", percent),
+        ("mean_confidence", "mean confidence", percent),
+        ("expected_calibration_error", "calibration error", "{:.1%}".format),
+        ("log_loss", "log loss", "{:.3f}".format),
+    )
+    figures = []
+    for key, name, said in rows:
+        found: Interval | None = getattr(metrics, f"{key}_interval")
+        before: float | None = getattr(metrics, f"uncalibrated_{key}", None)
+        span: Interval | None = getattr(metrics, f"uncalibrated_{key}_interval", None)
+        around = f" ({said(span.low)}–{said(span.high)})" if span else ""
+        figures.append(
+            Figure(
+                name=name,
+                value=said(getattr(metrics, key)),
+                interval=f"{said(found.low)}–{said(found.high)}" if found else "",
+                before=f"{said(before)}{around}" if before is not None else "",
+            )
+        )
+    return figures
 
 
 def _bins(findings: Findings, predictions: pa.Table) -> list[ReliabilityBin]:

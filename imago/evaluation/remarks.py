@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imago.evaluation.metrics import ClassMetrics, Metrics
+from imago.evaluation.metrics import ClassMetrics, Interval, Metrics
+from imago.evaluation.rejection import Strangers
 from imago.evaluation.report import Findings
 
 _TRUSTED = 0.05
 _HURT = 0.10
 _MANY_WITHHELD = 0.20
+_ENOUGH_STRANGERS, _TOLD_APART = 0.5, 0.8
 
 _CORRUPTIONS = {
     "blur": "blur",
@@ -17,6 +19,7 @@ _CORRUPTIONS = {
     "brightness": "wrong exposure",
     "contrast": "loss of contrast",
     "colour_cast": "colour cast",
+    "crop": "cropping",
 }
 
 
@@ -26,6 +29,24 @@ def percent(share: float | None) -> str:
         return "–"
     near_an_end = 0 < share < 0.01 or 0.99 < share < 1
     return f"{share:.1%}" if near_an_end else f"{share:.0%}"
+
+
+def magnitude(count: int) -> str:
+    """Return a count as a person would say it: `940`, `5.4 thousand`, `1.6 million`, `4.5 billion`."""
+    for unit, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if count >= unit:
+            return f"{count / unit:.{0 if count >= 100 * unit else 1}f} {name}"
+    return str(count)
+
+
+def interval(found: Interval | None) -> str:
+    """Return a range of shares as a person would say it: `91%–95%`; nothing for none."""
+    return f"{percent(found.low)}–{percent(found.high)}" if found else ""
+
+
+def around(found: Interval | None) -> str:
+    """Return a range to stand after a figure's name: ` (91%–95%)`; nothing for none."""
+    return f" ({interval(found)})" if found else ""
 
 
 def readable(label: str) -> str:
@@ -86,7 +107,17 @@ def remarks(findings: Findings) -> list[Remark]:
         share = findings.rejected / findings.metrics.pictures
         text = f"It withholds {findings.rejected} answers ({percent(share)}) as too unsure."
         found.append(Remark(share <= _MANY_WITHHELD, text))
+    if findings.rejection and findings.rejection.strangers:
+        found.append(_on_strangers(findings.rejection.strangers))
     return sorted(found, key=lambda remark: remark.good)
+
+
+def _on_strangers(strangers: Strangers) -> Remark:
+    text = (
+        f"Shown what is none of its classes ({strangers.what}), it withholds {percent(strangers.withheld_share)} of "
+        f"its answers, and is less sure than of its own in {percent(strangers.auroc)} of all pairs."
+    )
+    return Remark(strangers.withheld_share >= _ENOUGH_STRANGERS and strangers.auroc >= _TOLD_APART, text)
 
 
 def _on_training(validation: Mapping[str, float]) -> list[Remark]:
@@ -147,7 +178,6 @@ def _on_robustness(findings: Findings) -> list[Remark]:
     if worst.drop > _HURT:
         return [Remark(False, f"Most hurt by {name}: {change}.")]
     if worst.drop <= 0:
-        return [
-            Remark(True, "It bears worse pictures: no blur, noise or change of light that was tried costs it anything.")
-        ]
+        text = "It bears worse pictures: no blur, noise, crop or change of light that was tried costs it anything."
+        return [Remark(True, text)]
     return [Remark(True, f"It bears worse pictures: what costs it most is {name}, {change}.")]

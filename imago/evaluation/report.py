@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from imago.errors import ImagoError
 from imago.evaluation.metrics import Finding, Metrics
+from imago.evaluation.rejection import Rejection
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
 from imago.footprint import Spent
@@ -31,8 +32,15 @@ PREDICTIONS = pa.schema(
 """One row a test picture; `probabilities` in the order of the metrics' classes."""
 
 
+_CLOCKED = {"latency_ms", "latency_ms_p95", "memory_bytes", "spent"}
+"""What differs from one evaluation of the same to the next."""
+
+
 class Findings(Finding):
-    """Every number of an evaluation, and what was evaluated."""
+    """Every number of an evaluation, and what was evaluated.
+
+    Those that have a default are missing from the reports of earlier versions.
+    """
 
     model: str
     architecture: str
@@ -46,17 +54,33 @@ class Findings(Finding):
     reject_threshold: float
     metrics: Metrics
     rejected: int  # pictures whose answer the model would withhold
+    rejection: Rejection | None = None
     slices: tuple[Slice, ...]
     robustness: tuple[RobustnessResult, ...]
     latency_ms: float  # median of one picture, decoding included, on ONNX Runtime with one thread
     latency_ms_p95: float
     model_bytes: int  # of the ONNX graph with its weights
+    parameters: int | None = None  # None where timm cannot build the architecture
+    macs: int | None = None  # multiplications with addition, a picture
+    memory_bytes: int | None = None  # by which a process grows that loads the graph and answers picture by picture
     weights: str = "not stated"  # that training began with
     weights_license: str = "not stated"
     spent: Spent | None = None  # by training
 
     def figures(self) -> dict[str, float]:
         """Return the numbers that a tracker logs, such as `test_accuracy`."""
+        known: dict[str, float | None] = {
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "memory_bytes": self.memory_bytes,
+        }
+        if self.rejection is not None:
+            known |= {
+                "test_coverage": self.rejection.coverage,
+                "test_error_of_answered": self.rejection.error,
+                "test_aurc": self.rejection.aurc,
+                "strangers_auroc": self.rejection.strangers.auroc if self.rejection.strangers else None,
+            }
         return {
             "test_accuracy": self.metrics.accuracy,
             "test_accuracy_low": self.metrics.accuracy_interval.low,
@@ -69,6 +93,7 @@ class Findings(Finding):
             "test_pictures": float(self.metrics.pictures),
             "latency_ms": self.latency_ms,
             "model_bytes": float(self.model_bytes),
+            **{name: float(value) for name, value in known.items() if value is not None},
         }
 
 
@@ -99,8 +124,8 @@ class EvaluationReport(Findings):
 
     @property
     def content_hash(self) -> str:
-        """A digest of what was found, however long it took: 64 hexadecimal digits."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"latency_ms", "latency_ms_p95", "spent"}).encode())
+        """A digest of what was found, however long it took and whatever memory: 64 hexadecimal digits."""
+        digest = hashlib.sha256(self.model_dump_json(exclude=_CLOCKED).encode())
         for name in ("sha256", "label", "predicted", "probability"):
             digest.update(repr(self.predictions.column(name).to_pylist()).encode())
         return digest.hexdigest()

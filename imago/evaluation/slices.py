@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # loads its parts when they are used
 
+from imago.data.dataset import Attributes
 from imago.evaluation.metrics import Finding, Interval, wilson_interval
 
 _SMALLEST = 5
@@ -16,7 +17,10 @@ _TERCILES = {
     "contrast": ("flat", "middling", "contrasty"),
     "sharpness": ("soft", "middling", "sharp"),
     "pixels": ("small", "middling", "large"),
+    "class size": ("rare", "middling", "frequent"),
 }
+_MOST_VALUES = 20  # of a column of texts
+_FEW_NUMBERS = 3  # which are not parted further
 
 
 class Slice(Finding):
@@ -31,21 +35,29 @@ class Slice(Finding):
     weak: bool  # fewer right than chance explains, the number of slices allowed for
 
 
-def find_slices(
-    right: npt.NDArray[np.bool_], labels: Sequence[str], features: Mapping[str, npt.NDArray[np.floating]]
-) -> list[Slice]:
-    """Return the accuracy by class and by thirds of each known feature, the weakest first.
+Member = tuple[str, str, npt.NDArray[np.bool_]]
+"""What parts the pictures, the part, and which pictures (N,) are in it."""
 
-    `features` are values (N,) by name: brightness, contrast, sharpness, pixels; others are left alone, and so are a
-    feature that hardly varies and a slice of fewer than five pictures. A slice is weak by Fisher's exact test against
+
+def find_slices(
+    right: npt.NDArray[np.bool_],
+    labels: Sequence[str],
+    features: Mapping[str, npt.NDArray[np.floating]],
+    attributes: Sequence[Attributes] = (),
+) -> list[Slice]:
+    """Return the accuracy by class, by thirds of each known feature and by what a manifest says, the weakest first.
+
+    `features` are values (N,) by name: brightness, contrast, sharpness, pixels, class size (the number of pictures
+    that it was taught with); others are left alone, and so are a feature that hardly varies and a slice of fewer than
+    five pictures. `attributes` are texts and numbers of each picture. A slice is weak by Fisher's exact test against
     the rest, Holm's correction applied over all slices.
     """
-    members: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
     names = np.asarray(labels, dtype=object)
-    members += [("class", label, names == label) for label in sorted(set(labels))]
+    members: list[Member] = [("class", label, names == label) for label in sorted(set(labels))]
     for feature, words in _TERCILES.items():
         if feature in features:
             members += [(feature, word, inside) for word, inside in _thirds(features[feature], words)]
+    members += [member for name in _names(attributes) for member in _by_attribute(name, attributes)]
     members = [member for member in members if _SMALLEST <= member[2].sum() < len(right)]
     p_values = [_fewer_by_chance(right, inside) for _, _, inside in members]
     weak = _holm(p_values)
@@ -64,8 +76,29 @@ def find_slices(
     return sorted(slices, key=lambda entry: (not entry.weak, entry.accuracy, entry.by, entry.value))
 
 
+def _names(attributes: Sequence[Attributes]) -> list[str]:
+    return list(dict.fromkeys(name for row in attributes for name in row))
+
+
+def _by_attribute(name: str, attributes: Sequence[Attributes]) -> list[Member]:
+    """Part the pictures by a text's or a few numbers' values, and by thirds of a number."""
+    by = f"{name} (manifest)" if name in {"class", *_TERCILES} else name
+    told = [row.get(name) for row in attributes]
+    known = sorted({value for value in told if value is not None}, key=str)
+    numeric = all(not isinstance(value, str) for value in known)
+    if numeric and len(known) > _FEW_NUMBERS:
+        values = np.array([np.nan if value is None else value for value in told], dtype=np.float64)
+        low, high = np.nanquantile(values, (1 / 3, 2 / 3))
+        words = (f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}")
+        return [(by, word, inside) for word, inside in _thirds(values, words)]
+    if len(known) > _MOST_VALUES:
+        return []
+    matches = [(value, np.array([one == value for one in told])) for value in known]
+    return [(by, f"{value:g}" if isinstance(value, float) else value, inside) for value, inside in matches]
+
+
 def _thirds(values: npt.NDArray[np.floating], words: tuple[str, ...]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    low, high = np.quantile(values, (1 / 3, 2 / 3))
+    low, high = np.nanquantile(values, (1 / 3, 2 / 3))
     if not low < high:
         return []
     return [(words[0], values <= low), (words[1], (values > low) & (values <= high)), (words[2], values > high)]

@@ -168,14 +168,13 @@ def train(
         logits, labels = _validate(network, data)
         kept.unlink(missing_ok=True)
     temperature = fit_temperature(logits, labels)
-    coverage_threshold = fit_reject_threshold(softmax(logits, temperature), labels, coverage=_COVERAGE)
     return TrainedModel(
         model=network,
         architecture=model.architecture,
         classes=classes,
         preprocessing=preprocessing,
         temperature=temperature,
-        reject_threshold=min(coverage_threshold, _LOWEST_CERTAINTY),
+        reject_threshold=_reject_threshold(softmax(logits, temperature), labels, training),
         history=tuple(best.history),
         best=best.result,
         train_ids=data.train_ids,
@@ -183,6 +182,17 @@ def train(
         weights_license=weights_license,
         spent=meter.read(),
     )
+
+
+def _reject_threshold(
+    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], training: TrainingConfig
+) -> float:
+    """Return the threshold that reaches what was asked for; where nothing was, what is more likely than not stands."""
+    if training.reject_error is not None:
+        return fit_reject_threshold(probabilities, labels, target_error=training.reject_error)
+    if training.reject_coverage is not None:
+        return fit_reject_threshold(probabilities, labels, coverage=training.reject_coverage)
+    return min(fit_reject_threshold(probabilities, labels, coverage=_COVERAGE), _LOWEST_CERTAINTY)
 
 
 def _zero_head(network: nn.Module) -> None:

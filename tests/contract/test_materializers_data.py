@@ -115,6 +115,19 @@ def test_hashes_follow_the_content(table: PictureTable, result: ValidationResult
     assert verdict.compute_content_hash(result) != verdict.compute_content_hash(refused)
 
 
+def test_what_a_manifest_says_is_kept_and_hashed(tmp_path: Path) -> None:
+    def told(text: str | None) -> ImageDataset:
+        return ImageDataset.from_rows(["a.jpg"], [b"1"], ["x"], ["train"], [text], origin="a test")
+
+    materializer = ImageDatasetMaterializer(str(tmp_path / "artifact"))
+    materializer.save(told('{"camera": "Nikon"}'))
+    assert materializer.load(ImageDataset).attributes == [{"camera": "Nikon"}]
+    hashes = {
+        materializer.compute_content_hash(told(text)) for text in ('{"camera": "Nikon"}', '{"camera": "Canon"}', None)
+    }
+    assert len(hashes) == 3
+
+
 def test_the_dashboard_shows_a_page_a_summary_and_a_contact_sheet(
     table: PictureTable, result: ValidationResult, tmp_path: Path
 ) -> None:

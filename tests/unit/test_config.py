@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imago.config import find_config, known_keys, load_config
+from imago.config import Config, find_config, known_keys, load_config
 from imago.errors import ConfigError
 
 
@@ -76,6 +76,14 @@ def test_every_shipped_configuration_is_sound() -> None:
 
 def test_the_demo_says_that_it_has_no_weights() -> None:
     assert load_config("demo").model.weights == "none"
+
+
+def test_one_aim_of_withholding_is_taken_and_two_are_refused() -> None:
+    config = load_config("training", ["training.reject_error=0.02"])
+    assert (config.training.reject_coverage, config.training.reject_error) == (None, 0.02)
+    assert Config.model_validate_json(config.model_dump_json()) == config
+    with pytest.raises(ConfigError, match=r"training\.reject_error: .*not both"):
+        load_config("training", ["training.reject_coverage=0.9", "training.reject_error=0.02"])
 
 
 def test_keys_that_stay() -> None:

@@ -52,12 +52,21 @@ def test_containers_are_given_paths_without_links_or_steps_up(tmp_path: Path, mo
     (tmp_path / "work").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")
     monkeypatch.chdir(tmp_path / "work")
-    config = Config.model_validate({"data": {"source": "../link/moths"}, "model": {"weights": "hub"}})
+    (tmp_path / "data" / "stones").mkdir()
+    config = Config.model_validate(
+        {
+            "data": {"source": "../link/moths"},
+            "model": {"weights": "hub"},
+            "evaluation": {"outside": "../link/stones"},
+        }
+    )
     whole = pipeline._absolute(config)
     assert whole.data.source == str(tmp_path / "data" / "moths")
+    assert whole.evaluation.outside == str(tmp_path / "data" / "stones")
     assert whole.model.weights == "hub"
     mounted = register.mounts(config)
-    assert mounted[str(tmp_path / "data" / "moths")] == {"bind": str(tmp_path / "data" / "moths"), "mode": "ro"}
+    for place in (tmp_path / "data" / "moths", tmp_path / "data" / "stones"):
+        assert mounted[str(place)] == {"bind": str(place), "mode": "ro"}
 
 
 def _front(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -73,6 +82,7 @@ def _front(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (("--json",), "Say which pipeline: --pipeline training|inference|monitoring|sweep"),
         (("--pipeline", "monitoring", "--require-promotion"), "--require-promotion is for the training pipeline"),
         (("--pipeline", "sweep", "--config", "training", "--dry-run"), "sweep.space is empty"),
+        (("--pipeline", "training", "--dry-run", "--set", "evaluation.outside=/gone"), "no file or folder '/gone'"),
         (("--pipeline", "training", "--config", "demo", "--data", os.fsdecode(b"caf\xe9")), "is not UTF-8"),
     ],
 )

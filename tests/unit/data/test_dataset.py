@@ -26,6 +26,30 @@ def test_written_and_read_is_the_same(tmp_path: Path) -> None:
     assert again.origin == "a test"
 
 
+def told(attributes: list[str | None] | None) -> ImageDataset:
+    return ImageDataset.from_rows(
+        ["b.jpg", "a.jpg"], [b"1", b"2"], ["x", "y"], ["train"] * 2, attributes, origin="a test"
+    )
+
+
+def test_attributes_follow_their_pictures_and_change_no_fingerprint(tmp_path: Path) -> None:
+    dataset = told(['{"camera": "Nikon", "iso": 100}', None])
+    dataset.write(tmp_path / "images.arrow")
+    again = ImageDataset.read(tmp_path / "images.arrow")
+    assert again.attributes == dataset.attributes == [{}, {"camera": "Nikon", "iso": 100}]
+    assert again.without({"a.jpg"}).attributes == [{"camera": "Nikon", "iso": 100}]
+    assert dataset.fingerprint == told(None).fingerprint
+
+
+def test_a_file_of_an_earlier_version_has_no_attributes(tmp_path: Path) -> None:
+    table = pa.Table.from_batches(_dataset().batches()).drop_columns(["attributes"])
+    with pa.OSFile(str(tmp_path / "old.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    old = ImageDataset.read(tmp_path / "old.arrow")
+    assert old.attributes == [{}, {}, {}]
+    assert list(old.batches()) == list(_dataset().batches())
+
+
 def test_the_fingerprint_follows_content_and_not_paths() -> None:
     assert _dataset(["q.jpg", "z.jpg", "a.jpg"]).fingerprint == _dataset().fingerprint
     assert _dataset().without({"a.jpg"}).fingerprint != _dataset().fingerprint

@@ -1,3 +1,5 @@
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,6 +46,46 @@ def test_parquet_manifest_is_read_with_numbers_for_labels(root):
     pq.write_table(pa.table({"filepaths": ["a/0.jpg", "b/0.jpg"], "labels": [7, 8]}), root / "moths.parquet")
     rows = list_manifest(root / "moths.parquet", "moths").rows
     assert [(row.id, row.label, row.split) for row in rows] == [("a/0.jpg", "7", None), ("b/0.jpg", "8", None)]
+
+
+def test_other_columns_are_carried(root):
+    text = (
+        "path,Camera ,label,split,iso,\na/0.jpg,Nikon,a,train,100,x\na/1.jpg,Canon,a,val,\nb/0.jpg,Canon,b,test,400,y\n"
+    )
+    assert [json.loads(row.attributes) for row in listing(root, text).rows] == [
+        {"Camera": "Nikon", "iso": 100.0},
+        {"Camera": "Canon"},
+        {"Camera": "Canon", "iso": 400.0},
+    ]
+    assert [row.attributes for row in listing(root, "path,label,only\na/0.jpg,a,x\nb/0.jpg,b,x\n").rows] == [None] * 2
+
+
+def test_no_more_than_sixteen_columns_are_carried(root):
+    names = [f"column {index}" for index in range(20)]
+    rows = [f"a/{number},{label},{','.join([str(number)] * 20)}" for number, label in ((0, "a"), (1, "a"), (2, "b"))]
+    found = listing(root, f"path,label,{','.join(names)}\n" + "\n".join(rows).replace("a/0", "a/0.jpg"))
+    assert list(json.loads(found.rows[0].attributes)) == names[:16]
+
+
+def test_other_columns_of_parquet_are_carried_where_they_are_plain(root):
+    table = pa.table(
+        {
+            "path": ["a/0.jpg", "a/1.jpg", "b/0.jpg"],
+            "label": ["a", "a", "b"],
+            "site.name": pa.array(["hill", "hill", "lake"]).dictionary_encode(),
+            "flash": [True, False, True],
+            "height": [1.5, float("nan"), None],
+            "depth": [1, 2, None],
+            "bytes": [b"1", b"2", b"3"],
+            "box": [[1], [2], [3]],
+        }
+    )
+    pq.write_table(table, root / "moths.parquet")
+    assert [json.loads(row.attributes) for row in list_manifest(root / "moths.parquet", "moths").rows] == [
+        {"flash": "true", "depth": 1.0},
+        {"flash": "false", "depth": 2.0},
+        {"flash": "true"},
+    ]
 
 
 def test_missing_file_is_a_row_without_bytes(root):

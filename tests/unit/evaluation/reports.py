@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imago.evaluation.metrics import compute_metrics
+from imago.evaluation.metrics import Finding, compute_metrics
 from imago.evaluation.report import PREDICTIONS, EvaluationReport
 
 CLASSES = ("atlas", "luna")
@@ -67,3 +67,11 @@ def report_of(
 def rights(right: int, total: int) -> list[bool]:
     """Return so many rights, then wrongs."""
     return [True] * right + [False] * (total - right)
+
+
+def as_written_before(value: Any) -> Any:
+    """Return the JSON object of a finding as an earlier version wrote it, which knew the required fields alone."""
+    if isinstance(value, Finding):
+        fields = type(value).model_fields
+        return {name: as_written_before(getattr(value, name)) for name in fields if fields[name].is_required()}
+    return [as_written_before(item) for item in value] if isinstance(value, tuple) else value

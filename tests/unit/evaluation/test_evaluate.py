@@ -1,15 +1,20 @@
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
+from imago.data.synthetic import write_folder
 from imago.errors import DataRefused
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import PREDICTIONS, EvaluationReport
 from imago.footprint import Spent
 from imago.serving.package import ModelPackage
 from tests.packages import CLASSES, colour_dataset, make_package
+from tests.unit.evaluation.reports import as_written_before
 
 QUICK = EvaluationConfig(bootstrap_samples=20, robustness=False)
 
@@ -41,8 +46,56 @@ def test_predictions_say_each_answer(report: EvaluationReport) -> None:
 def test_what_the_gate_needs_is_there(report: EvaluationReport) -> None:
     assert 0 < report.latency_ms <= report.latency_ms_p95
     assert report.model_bytes > 100
+    assert report.memory_bytes is None or report.figures()["memory_bytes"] == report.memory_bytes > 0
     assert report.classes == CLASSES
     assert {(result.corruption, result.strength) for result in report.robustness} >= {("blur", 1), ("jpeg", 3)}
+
+
+def test_what_is_withheld_is_judged(report: EvaluationReport) -> None:
+    assert report.rejection is not None
+    stands = [row for row in report.predictions.to_pylist() if not row["rejected"]]
+    assert report.rejection.coverage == len(stands) / 30
+    assert report.rejection.error == pytest.approx(sum(not row["correct"] for row in stands) / len(stands))
+    assert report.rejection.curve[-1].error == pytest.approx(0.1)
+    assert report.rejection.strangers is not None
+    assert report.rejection.strangers.what == "192 drawn moths of 12 made-up species"
+    assert report.rejection.strangers.count == 192
+    assert report.rejection.strangers.auroc > 0.5
+    assert report.figures()["strangers_auroc"] == report.rejection.strangers.auroc
+
+
+def test_what_the_threshold_does_where_it_was_fitted_is_told(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    rows = pq.read_table(package.reference).to_pylist()
+    for index, row in enumerate(rows):
+        told = {"rejected": index == 0, "feedback": "nothing" if index == 1 else row["label"]}
+        rows[index] = row | told
+    pq.write_table(pa.Table.from_pylist(rows), package.reference)
+    report = evaluate(package, colour_dataset(), QUICK, seed=0)
+    assert report.rejection is not None
+    assert (report.rejection.validation_coverage, report.rejection.validation_error) == (7 / 8, pytest.approx(1 / 7))
+
+
+def test_test_pictures_of_classes_never_taught_are_strangers_too(tmp_path: Path) -> None:
+    write_folder(colour_dataset(classes=("yellow", "blue"), train=3, val=0, test=0), tmp_path / "outside")
+    config = QUICK.model_copy(update={"outside": str(tmp_path / "outside")})
+    report = evaluate(make_package(tmp_path / "package", ("blue", "green")), colour_dataset(test=4), config, seed=0)
+    assert report.rejection is not None
+    strangers = report.rejection.strangers
+    assert strangers is not None
+    assert strangers.what == (
+        f"3 pictures of {tmp_path / 'outside'} and 4 test pictures of classes that it was never taught"
+    )
+    assert strangers.count == 7
+    assert strangers.auroc == pytest.approx(4 / 7)  # it is less sure of every red, and surer of every yellow
+
+
+def test_outside_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside" / "stone").mkdir(parents=True)
+    (tmp_path / "outside" / "stone" / "1.png").write_bytes(b"no picture")
+    config = QUICK.model_copy(update={"outside": str(tmp_path / "outside")})
+    with pytest.raises(DataRefused, match=r"evaluation\.outside: none of the pictures"):
+        evaluate(make_package(tmp_path / "package"), colour_dataset(test=4), config, seed=0)
 
 
 def test_the_page_says_the_verdict_first_and_fetches_nothing(report: EvaluationReport) -> None:
@@ -71,6 +124,14 @@ def test_the_page_says_what_training_spent_and_whose_weights_it_began_with(tmp_p
     page = evaluate(ModelPackage(package.path), colour_dataset(), QUICK, seed=0).html
     assert f"<dt>Training took</dt><dd>60 s by the clock, 3600 CPU seconds; {spent.estimate()}</dd>" in page
     assert "weights hub (hub); their licence: &lt;mit&gt;" in page
+
+
+def test_a_report_of_an_earlier_version_is_read(report: EvaluationReport) -> None:
+    written = {key: value for key, value in as_written_before(report).items() if key not in {"predictions", "html"}}
+    assert "log_loss_interval" not in written["metrics"]
+    again = EvaluationReport.from_json(json.dumps(written), report.predictions, report.html)
+    assert again.metrics.accuracy_interval == report.metrics.accuracy_interval
+    assert again.metrics.log_loss_interval is None
 
 
 def test_two_evaluations_find_the_same(tmp_path: Path) -> None:
@@ -119,3 +180,41 @@ def test_an_unreadable_test_picture_is_named(tmp_path: Path) -> None:
     broken = ImageDataset.from_rows(["test/red/x.jpg"], [b"not a picture"], ["red"], ["test"], origin="made up")
     with pytest.raises(DataRefused, match=r"test/red/x\.jpg"):
         evaluate(make_package(tmp_path / "package"), broken, QUICK, seed=0)
+
+
+def test_the_page_shows_every_figure_with_its_interval_and_the_price_of_answering(report: EvaluationReport) -> None:
+    page = report.html
+    section = page.split("<h2>Every figure</h2>")[1].split("</table>")[0]
+    metrics = report.metrics
+    assert metrics.log_loss_interval is not None
+    assert f"{metrics.log_loss:.3f}" in section
+    assert f"{metrics.log_loss_interval.low:.3f}–{metrics.log_loss_interval.high:.3f}" in section
+    assert f"{metrics.uncalibrated_expected_calibration_error:.1%}" in section
+    assert 'aria-label="Risk-coverage curve"' in page
+    assert "Strangers: 192 drawn moths of 12 made-up species. It withholds" in page
+    assert "cropping" in page
+
+
+def test_the_weakest_part_comes_first_on_the_page(tmp_path: Path) -> None:
+    plain = colour_dataset(test=10, mislabelled=3)
+    wrong = {f"test/blue/{index:03d}.png" for index in range(3)}
+    attributes = ['{"site": "lake"}' if name in wrong or name[-5] in "56" else '{"site": "hill"}' for name in plain.ids]
+    images = [plain.image(row) for row in range(len(plain))]
+    dataset = ImageDataset.from_rows(plain.ids, images, plain.labels, plain.splits, attributes, origin="made up")
+    report = evaluate(make_package(tmp_path / "package"), dataset, QUICK, seed=0)
+    parts = report.html.split("<h2>Parts of the test pictures</h2>")[1].split("</table>")[0]
+    assert parts.index("site: lake") < parts.index("site: hill")
+    (lake,) = (entry for entry in report.slices if entry.value == "lake")
+    assert (lake.by, lake.count, lake.accuracy) == ("site", 9, pytest.approx(2 / 3))
+    assert report.test_fingerprint == plain.split("test").fingerprint
+
+
+def test_a_picture_of_a_rare_class_is_known_by_what_was_taught(tmp_path: Path) -> None:
+    plain = colour_dataset(train=12, test=10)
+    kept = plain.without({f"train/red/{index:03d}.png" for index in range(4, 12)}).without(
+        {f"train/blue/{index:03d}.png" for index in range(8, 12)}
+    )
+    report = evaluate(make_package(tmp_path / "package"), kept, QUICK, seed=0)
+    sizes = {entry.value: entry.count for entry in report.slices if entry.by == "class size"}
+    assert sizes == {"rare": 10, "middling": 10, "frequent": 10}
+    assert {entry.by for entry in report.slices} >= {"class", "class size", "brightness", "sharpness"}

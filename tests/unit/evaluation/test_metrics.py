@@ -46,9 +46,35 @@ def test_bootstrap_interval_is_repeatable_and_holds_the_figure() -> None:
     assert first.macro_f1_interval.low < first.macro_f1 < first.macro_f1_interval.high
 
 
+def test_every_figure_has_an_interval() -> None:
+    probabilities, labels = answers()
+    found = compute_metrics(probabilities, labels, CLASSES, bootstrap_samples=200, seed=5)
+    for name in ("accuracy", "top5", "balanced_accuracy", "macro_f1", "log_loss", "mean_confidence"):
+        interval = getattr(found, f"{name}_interval")
+        assert interval.low < getattr(found, name) < interval.high, name
+    for entry in found.per_class:
+        assert entry.recall_interval is not None
+        assert entry.precision_interval is not None
+        assert entry.recall_interval.low < (entry.recall or 0) < entry.recall_interval.high
+        assert entry.precision_interval.low < (entry.precision or 0) < entry.precision_interval.high
+
+
+def test_what_the_temperature_did_is_told() -> None:
+    probabilities, labels = answers()
+    sharp = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+    before = compute_metrics(sharp, labels, CLASSES, bootstrap_samples=0, seed=0)
+    after = compute_metrics(probabilities, labels, CLASSES, bootstrap_samples=50, seed=0, temperature=3.0)
+    assert after.uncalibrated_log_loss == pytest.approx(before.log_loss)
+    assert after.uncalibrated_expected_calibration_error == pytest.approx(before.expected_calibration_error)
+    assert after.uncalibrated_log_loss_interval is not None
+    assert after.uncalibrated_log_loss_interval.low < before.log_loss < after.uncalibrated_log_loss_interval.high
+    assert before.uncalibrated_log_loss == pytest.approx(before.log_loss)
+
+
 def test_wilson_interval_of_a_perfect_score_is_not_certainty() -> None:
     interval = wilson_interval(20, 20)
     assert (interval.low, interval.high) == (pytest.approx(0.8389, abs=1e-4), 1.0)
+    assert wilson_interval(0, 48).low == 0.0
     assert (wilson_interval(0, 0).low, wilson_interval(0, 0).high) == (0.0, 1.0)
 
 

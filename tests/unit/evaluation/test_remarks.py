@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from imago.evaluation.metrics import Interval, compute_metrics
-from imago.evaluation.remarks import percent, remarks
+from imago.evaluation.rejection import Strangers, judge_rejection
+from imago.evaluation.remarks import magnitude, percent, remarks
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
 from tests.unit.evaluation.reports import report_of, rights
@@ -13,6 +14,20 @@ from tests.unit.evaluation.reports import report_of, rights
 )
 def test_a_share_is_said_as_a_person_would(share: float | None, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (940, "940"),
+        (5_432, "5.4 thousand"),
+        (1_620_356, "1.6 million"),
+        (547_000_000, "547 million"),
+        (4_500_000_000, "4.5 billion"),
+    ],
+)
+def test_a_large_count_is_said_as_a_person_would(count: int, text: str) -> None:
+    assert magnitude(count) == text
 
 
 def test_a_model_that_claims_too_much_is_called_too_sure() -> None:
@@ -47,6 +62,20 @@ def test_bad_news_comes_first() -> None:
     assert "Most hurt by colour cast (strong): from 90% to 40%." in texts
     assert "Weak where brightness is “dark”: 50% of 17 right." in texts
     assert "It withholds 3 answers (6%) as too unsure." in texts
+
+
+def test_a_model_that_answers_strangers_is_not_praised_for_it() -> None:
+    strangers = Strangers(what="80 rocks", count=80, withheld=8, auroc=0.7)
+    rejection = judge_rejection(np.array([0.9, 0.8]), np.array([True, True]), np.array([False, False]), strangers)
+    texts = {
+        remark.text: remark.good
+        for remark in remarks(report_of(rights(45, 50)).model_copy(update={"rejection": rejection}))
+    }
+    text = (
+        "Shown what is none of its classes (80 rocks), it withholds 10% of its answers, and is less sure than of its "
+        "own in 70% of all pairs."
+    )
+    assert texts[text] is False
 
 
 def test_classes_without_test_pictures_are_not_called_weak() -> None:

@@ -12,7 +12,8 @@ RNG = np.random.default_rng
 
 @pytest.mark.parametrize("name", sorted(CORRUPTIONS))
 def test_a_stronger_corruption_changes_the_picture_more(name: str) -> None:
-    clean = picture("red", size=(64, 64), noise=40.0)
+    slope = np.linspace(-60, 60, 64)[:, None, None] * np.array([1, -1, 1])
+    clean = (picture("red", size=(64, 64), noise=25.0) + slope).clip(0, 255).astype(np.uint8)
     changes = []
     for strength in STRENGTHS:
         worse = CORRUPTIONS[name](clean, strength, RNG(0))
@@ -20,6 +21,19 @@ def test_a_stronger_corruption_changes_the_picture_more(name: str) -> None:
         assert worse.dtype == np.uint8
         changes.append(np.abs(worse.astype(float) - clean).mean())
     assert 0 < changes[0] < changes[1] < changes[2]
+
+
+def test_a_crop_shows_less_of_the_picture_at_the_same_size() -> None:
+    across, down = np.meshgrid(np.arange(200), np.arange(100))
+    clean = np.stack([across, down, 0 * down], axis=-1).astype(np.uint8)
+    for strength, kept in zip(STRENGTHS, (0.9, 0.8, 0.65), strict=True):
+        places = set()
+        for seed in range(20):
+            worse = CORRUPTIONS["crop"](clean, strength, RNG(seed)).astype(int)
+            spans = [np.ptp(worse[..., channel]) for channel in (0, 1)]
+            assert spans == [pytest.approx(200 * kept, abs=2), pytest.approx(100 * kept, abs=2)]
+            places.add((worse[0, 0, 0], worse[0, 0, 1]))
+        assert len(places) > 10
 
 
 def test_a_model_of_mean_colours_bears_blur_but_not_darkness(tmp_path: Path) -> None:

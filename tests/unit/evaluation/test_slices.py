@@ -19,6 +19,40 @@ def test_a_class_that_fails_is_called_weak() -> None:
     assert [(entry.by, entry.value, entry.accuracy) for entry in weak] == [("class", "io", 0.5)]
 
 
+def test_what_a_manifest_says_makes_slices() -> None:
+    attributes = [{"camera": "phone" if row % 3 else "Nikon", "height": row / 10} for row in range(90)]
+    right = np.array([row % 3 == 0 or row % 2 == 0 for row in range(90)])
+    found = find_slices(right, ["moth"] * 90, {}, attributes)
+    assert [(entry.by, entry.value, entry.count) for entry in found] == [
+        ("camera", "phone", 60),
+        ("height", "2.967 to 5.933", 30),
+        ("height", "above 5.933", 30),
+        ("height", "up to 2.967", 30),
+        ("camera", "Nikon", 30),
+    ]
+    assert [entry.weak for entry in found] == [True, False, False, False, False]
+
+
+def test_few_numbers_are_told_one_by_one_and_what_is_missing_is_in_no_slice() -> None:
+    attributes = [
+        {} if row % 10 == 0 else {"flash": float(row % 2), "brightness": "x" * (row % 2)} for row in range(60)
+    ]
+    found = find_slices(np.ones(60, dtype=bool), ["moth"] * 60, {}, attributes)
+    assert {(entry.by, entry.value, entry.count) for entry in found} == {
+        ("flash", "0", 24), ("flash", "1", 30), ("brightness (manifest)", "", 24), ("brightness (manifest)", "x", 30),
+    }  # fmt: skip
+
+
+def test_classes_taught_with_few_pictures_are_a_slice() -> None:
+    labels = [name for name in "abcdef" for _ in range(10)]
+    sizes = np.repeat([5.0, 5.0, 50.0, 50.0, 500.0, 500.0], 10)
+    right = (np.arange(60) >= 20) | (np.arange(60) % 2 == 0)
+    found = {(entry.by, entry.value): entry for entry in find_slices(right, labels, {"class size": sizes})}
+    rare = found["class size", "rare"]
+    assert (rare.count, rare.accuracy, rare.weak) == (20, 0.5, True)
+    assert not found["class size", "frequent"].weak
+
+
 def test_chance_alone_is_hardly_ever_called_weak() -> None:
     rng = np.random.default_rng(0)
     called = 0

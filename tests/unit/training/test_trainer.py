@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from imago.config import CONFIGS, ModelConfig, SyntheticConfig, TrainingConfig, load_config
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import synthetic_dataset
+from imago.data.transforms import decode, preprocess
 from imago.errors import ConfigError, DataRefused, ImagoError
+from imago.evaluation.calibration import softmax
 from imago.progress import EpochResult
 from imago.training.datamodule import Batch
 from imago.training.module import ClassifierModule
@@ -76,6 +79,29 @@ def test_the_best_on_validation_is_kept_the_head_alone_included(tmp_path: Path, 
     assert ruined.best == max(ruined.history, key=lambda result: (result.val_accuracy, -result.val_loss))
     assert ruined.best.epoch == 0
     assert torch.equal(ruined.model.conv_stem.weight, load_file(learned)["conv_stem.weight"])
+
+
+def test_threshold_reaches_what_was_asked_for_on_the_validation_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(**options: float) -> tuple[float, np.ndarray, np.ndarray]:
+        trained = _train(tmp_path, dataset=small_moths(species=4, train=20), epochs=3, **options)
+        val = small_moths(species=4, train=20).split("val")
+        batch = np.stack([preprocess(decode(val.image(row)), trained.preprocessing) for row in range(len(val))])
+        with torch.no_grad():
+            probabilities = softmax(trained.model(torch.from_numpy(batch)).numpy(), trained.temperature)
+        truth = [trained.classes.index(label) for label in val.labels]
+        return trained.reject_threshold, probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+
+    threshold, confidence, _ = fit(reject_coverage=0.5)
+    assert threshold > 0.5
+    assert (confidence >= threshold - 1e-6).mean() == 0.5
+    threshold, confidence, right = fit(reject_error=0.1)
+    assert (~right).mean() > 0
+    stands = confidence >= threshold - 1e-6
+    assert (~right[stands]).mean() <= 0.1 if stands.any() else threshold > confidence.max()
+    monkeypatch.setattr("imago.training.trainer._COVERAGE", 0.5)
+    assert fit()[0] == 0.5  # what is more likely than not stands where nothing was asked for
 
 
 def test_every_epoch_is_told_of_with_its_own_figures(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""How far the figures would move, had other pictures of the same kind been drawn."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from imago.evaluation.calibration import BINS, before_temperature, bin_of
+
+_LEAST = 1e-12
+_AT_ONCE = 4_000_000  # pictures drawn, over all samples that are in memory together
+_FROM_BINS = ("expected_calibration_error", "uncalibrated_expected_calibration_error")
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What each picture adds to the figures, so that any weights of the pictures are judged by matrix products."""
+
+    means: dict[str, Floats]  # (N,) by figure: what it is the mean of
+    gaps: dict[str, Floats]  # (N, bins) by figure: confidence less rightness, in the bin of the confidence
+    shown: Floats  # (N, C): 1 at the picture's class
+    answered: Floats  # (N, C): 1 at the model's answer
+
+    @classmethod
+    def of(cls, probabilities: Floats, labels: npt.NDArray[np.integer], temperature: float) -> "Outcomes":
+        """Take probabilities (N, C), which were divided by the temperature, and labels (N,)."""
+        rows, classes = np.arange(len(labels)), np.arange(probabilities.shape[1])
+        uncalibrated = before_temperature(probabilities, temperature)
+        likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        answers = probabilities.argmax(axis=1)
+        right = answers == labels
+        return cls(
+            means={
+                "top5": (likeliest == labels[:, None]).any(axis=1).astype(np.float64),
+                "log_loss": -np.log(np.clip(probabilities[rows, labels], _LEAST, 1.0)),
+                "uncalibrated_log_loss": -np.log(np.clip(uncalibrated[rows, labels], _LEAST, 1.0)),
+                "mean_confidence": probabilities.max(axis=1),
+            },
+            gaps={
+                name: _gaps(values.max(axis=1), right)
+                for name, values in zip(_FROM_BINS, (probabilities, uncalibrated), strict=True)
+            },
+            shown=(labels[:, None] == classes).astype(np.float32),
+            answered=(answers[:, None] == classes).astype(np.float32),
+        )
+
+    def figures(self, weights: Floats) -> dict[str, npt.NDArray[np.float64]]:
+        """Return each figure (S,) of the pictures under weights (S, N), such as how often each was drawn."""
+        total = weights.sum(axis=1)
+        found = {name: weights @ values / total for name, values in self.means.items()}
+        found |= {name: np.abs(weights @ gap).sum(axis=1) / total for name, gap in self.gaps.items()}
+        support, predicted = weights @ self.shown, weights @ self.answered
+        right = weights @ (self.shown * self.answered)
+        classes = (support > 0).sum(axis=1)  # those that are not shown are left out of the means
+        found["balanced_accuracy"] = (right / np.maximum(support, 1)).sum(axis=1) / classes
+        found["macro_f1"] = (
+            np.where(support > 0, 2 * right / np.maximum(support + predicted, 1), 0).sum(axis=1) / classes
+        )
+        return found
+
+    def intervals(self, samples: int, seed: int) -> dict[str, tuple[float, float]]:
+        """Return the range that holds a figure in 95 of 100 samples of as many pictures, drawn with replacement.
+
+        A calibration error is larger in a sample than in what it is drawn from, since its bins are noisier: that excess
+        is taken off, or the range would lie above the figure. Nothing for no samples.
+        """
+        if not samples:
+            return {}
+        whole = self.figures(np.ones((1, len(self.shown))))
+        parts = [self.figures(weights) for weights in _drawn(len(self.shown), samples, seed)]
+        ranges = {}
+        for name, figure in whole.items():
+            values = np.concatenate([part[name] for part in parts])
+            excess = values.mean() - figure[0] if name in _FROM_BINS else 0.0
+            low, high = np.percentile(values, (2.5, 97.5)) - excess
+            ranges[name] = (max(0.0, float(low)), float(high))
+        return ranges
+
+
+def _gaps(confidence: Floats, right: npt.NDArray[np.bool_]) -> Floats:
+    gaps = np.zeros((len(confidence), BINS))
+    gaps[np.arange(len(confidence)), bin_of(confidence)] = confidence - right
+    return gaps
+
+
+def _drawn(count: int, samples: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
+    rng = np.random.default_rng(seed)
+    block = max(1, _AT_ONCE // count)
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        places = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)

@@ -1,0 +1,55 @@
+"""How much memory an answer takes, asked of a process of its own: `python -m imago.evaluation.memory PACKAGE`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from imago.errors import ImagoError
+from imago.home import ROOT
+from imago.serving.package import ModelPackage
+
+_STATUS = Path("/proc/self/status")
+_ANSWERS = 3
+_PATIENCE = 120  # seconds
+
+
+def answering_memory(package: ModelPackage) -> int | None:
+    """Return by how many bytes a fresh process grows that loads the graph and answers one picture at a time.
+
+    Its greatest resident memory, less what it had with everything imported and nothing loaded. One thread, as at the
+    endpoint. None where the system does not tell. Raises ImagoError where the graph cannot be run.
+    """
+    if not _STATUS.exists():
+        return None
+    command = [sys.executable, "-m", __name__, str(package.path.resolve())]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ImagoError(f"The memory that {package.onnx} takes could not be measured in {_PATIENCE} s.") from error
+    if done.returncode:
+        reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ImagoError(f"The memory that {package.onnx} takes could not be measured: {reason}")
+    return int(done.stdout.split()[-1])
+
+
+def _measure(package: ModelPackage) -> int:
+    import numpy as np
+
+    from imago.serving.runtime import Runtime
+
+    size = package.spec.preprocessing.image_size
+    picture = np.zeros((1, 3, size, size), dtype=np.float32)
+    before = _kibibytes("VmRSS")
+    runtime = Runtime(package, threads=1)
+    for _ in range(_ANSWERS):
+        runtime.predict_array(picture)
+    return 1024 * max(0, _kibibytes("VmHWM") - before)
+
+
+def _kibibytes(name: str) -> int:
+    (line,) = (line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{_measure(ModelPackage(Path(sys.argv[1])))}\n")

@@ -1,0 +1,104 @@
+"""When the model had better say "I do not know", and whether it does: the price of answering, and strangers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy  # loads its parts when they are used
+
+from imago.evaluation.metrics import Finding, Interval, wilson_interval
+
+_POINTS = 100
+
+Floats = npt.NDArray[np.floating]
+Rights = npt.NDArray[np.bool_]
+
+
+class RiskPoint(Finding):
+    """The share of wrong answers among the surest, when so large a share of the pictures is answered."""
+
+    coverage: float
+    error: float
+
+
+class Strangers(Finding):
+    """How pictures that show none of the model's classes are told from those that do."""
+
+    what: str  # which pictures they are
+    count: int
+    withheld: int
+    auroc: float  # how often a picture of its classes is given the greater confidence than a stranger
+
+    @property
+    def withheld_share(self) -> float:
+        return self.withheld / self.count
+
+    @property
+    def withheld_interval(self) -> Interval:
+        return wilson_interval(self.withheld, self.count)
+
+
+class Rejection(Finding):
+    """What withholding the less sure answers brings, on the test pictures."""
+
+    coverage: float  # the share of pictures whose answer stands at the threshold
+    coverage_interval: Interval  # Wilson's
+    error: float | None  # the share of wrong ones among those; None where none stands
+    error_interval: Interval | None  # Wilson's
+    aurc: float  # the mean of the error over all coverages
+    curve: tuple[RiskPoint, ...]
+    strangers: Strangers | None  # None where none could be had
+    validation_coverage: float | None = None  # where the threshold was fitted
+    validation_error: float | None = None
+
+
+def judge_rejection(
+    confidence: Floats,
+    right: Rights,
+    rejected: Rights,
+    strangers: Strangers | None = None,
+    *,
+    validation: tuple[float | None, float | None] = (None, None),
+) -> Rejection:
+    """Judge answers by their confidence (N,), whether they are right (N,) and whether they are withheld (N,).
+
+    `validation` is the coverage and the error that the threshold has where it was fitted.
+    """
+    errors = risk_by_coverage(confidence, right)
+    answered, wrong = int((~rejected).sum()), int((~rejected & ~right).sum())
+    counts = np.unique(np.ceil(np.linspace(0, len(right), _POINTS + 1)[1:]).astype(int))
+    return Rejection(
+        coverage=answered / len(right),
+        coverage_interval=wilson_interval(answered, len(right)),
+        error=wrong / answered if answered else None,
+        error_interval=wilson_interval(wrong, answered) if answered else None,
+        aurc=float(errors.mean()),
+        curve=tuple(
+            RiskPoint(coverage=int(count) / len(right), error=float(errors[count - 1])) for count in counts.tolist()
+        ),
+        strangers=strangers,
+        validation_coverage=validation[0],
+        validation_error=validation[1],
+    )
+
+
+def risk_by_coverage(confidence: Floats, right: Rights) -> npt.NDArray[np.float64]:
+    """Return the share of wrong answers among the 1, 2, … N surest; its mean is the area under the risk–coverage curve.
+
+    Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500. Of answers of one confidence any may come first: their
+    mistakes are spread evenly among them.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    ranked, wrong = confidence[order], np.cumsum(~right[order])
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    counts = np.arange(1, len(ranked) + 1)
+    return np.asarray(np.interp(counts, [0, *(last + 1)], [0, *wrong[last]]) / counts)
+
+
+def judge_strangers(what: str, confidence: Floats, withheld: Sequence[bool], own: Floats) -> Strangers:
+    """Compare the confidence (M,) in strangers with that in pictures of the model's `own` classes (N,)."""
+    ranks = scipy.stats.rankdata(np.concatenate([own, confidence]))[: len(own)]
+    above = ranks.sum() - len(own) * (len(own) + 1) / 2  # pairs in which the own picture is the surer, ties a half
+    return Strangers(
+        what=what, count=len(confidence), withheld=sum(withheld), auroc=float(above / (len(own) * len(confidence)))
+    )

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from imago.evaluation.bootstrap import Outcomes
+from imago.evaluation.calibration import expected_calibration_error, softmax
+from imago.evaluation.metrics import compute_metrics
+
+
+def drawn(count: int, seed: int, *, classes: int = 5, sharpened: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and labels drawn from them before they were sharpened."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, size=(count, classes))
+    labels = (softmax(logits).cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
+    return softmax(sharpened * logits), labels
+
+
+def test_weights_count_a_picture_as_often_as_they_say() -> None:
+    probabilities, labels = drawn(60, 1)
+    weights = np.random.default_rng(0).integers(0, 4, size=60)
+    found = {name: value[0] for name, value in Outcomes.of(probabilities, labels, 0.7).figures(weights[None]).items()}
+    rows = np.repeat(np.arange(60), weights)
+    names = tuple("abcde")
+    repeated = compute_metrics(probabilities[rows], labels[rows], names, bootstrap_samples=0, seed=0, temperature=0.7)
+    assert found == {name: pytest.approx(getattr(repeated, name)) for name in found}
+    assert len(found) == 8
+
+
+def test_intervals_hold_the_true_figure_about_as_often_as_they_say() -> None:
+    truth = Outcomes.of(*drawn(200_000, 1), 1.0).figures(np.ones((1, 200_000)))
+    held = dict.fromkeys(("log_loss", "mean_confidence", "macro_f1"), 0)
+    for seed in range(60):
+        ranges = Outcomes.of(*drawn(200, 100 + seed), 1.0).intervals(200, seed)
+        for name in held:
+            held[name] += ranges[name][0] <= truth[name][0] <= ranges[name][1]
+    assert all(times >= 50 for times in held.values()), held
+
+
+def test_interval_of_the_calibration_error_lies_around_it() -> None:
+    for sharpened in (1.0, 2.0):
+        probabilities, labels = drawn(300, 3, sharpened=sharpened)
+        low, high = Outcomes.of(probabilities, labels, 1.0).intervals(300, 0)["expected_calibration_error"]
+        assert 0 <= low < expected_calibration_error(probabilities, labels) < high < 0.3
+
+
+def test_many_pictures_are_drawn_in_parts_and_alike() -> None:
+    probabilities, labels = drawn(50, 2)
+    ranges = Outcomes.of(probabilities, labels, 1.0).intervals(400, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imago.evaluation.bootstrap._AT_ONCE", 7 * 50)
+        assert Outcomes.of(probabilities, labels, 1.0).intervals(400, 5) == ranges
