@@ -166,9 +166,9 @@ def _calibration(task: Task) -> Figure:
     return _figure("training.calibration_error", after, before or after, "expected calibration error")
 
 
-def _probe(task: Task, features: Path) -> float:
+def _probe(task: Task, cache: Path) -> float:
     dataset = task.dataset()
-    return _accuracy(_trained(task, dataset, TrainingConfig(epochs=0), 0, features), dataset)
+    return _accuracy(_trained(task, dataset, TrainingConfig(epochs=0), 0, cache), dataset)
 
 
 def _finetune(task: Task, seed: int) -> float:
@@ -244,7 +244,7 @@ def _pipeline(task: Task, epochs: int, scratch: Path) -> float:
 
 
 def _trained(
-    task: Task, dataset: ImageDataset, training: TrainingConfig, seed: int, features: Path | None = None
+    task: Task, dataset: ImageDataset, training: TrainingConfig, seed: int, cache: Path | None = None
 ) -> TrainedModel:
     with tempfile.TemporaryDirectory() as scratch:
         return train(
@@ -255,7 +255,7 @@ def _trained(
             seed=seed,
             workdir=Path(scratch),
             reporter=Lines(io.StringIO()),
-            features=features,
+            cache=cache,
         )
 
 

@@ -32,6 +32,6 @@ def search(
     asked = config.model_copy(update={"sweep": config.sweep.model_copy(update=budget)})
     state = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
     place = home.place_for("sweeps", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=8)
-    result = sweep(config, accepted, on_trial=log_trial, store=place / "trials.log", features=home.home() / "features")
+    result = sweep(config, accepted, on_trial=log_trial, store=place / "trials.log", cache=home.home())
     log_metadata({"best": result.best.model_dump(), "weights_state": weights_state})
     return result

@@ -58,7 +58,7 @@ def train_model(
         seed=seed,
         on_epoch=log_epoch,
         workdir=workdir,
-        features=home.home() / "features",
+        cache=home.home(),
     )
     package = export_package(
         trained, accepted, folder / "model", name=model.name, weights=f"{model.weights} ({weights_state})", seed=seed

@@ -1,5 +1,6 @@
 """Fits the head alone, on features that the frozen backbone computes once."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import uuid4
@@ -12,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from imago.progress import Reporter
 from imago.training.classifier import embed
+from imago.training.datamodule import PictureDataModule
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """Embeddings (N, D) of pictures, and their labels (N,)."""
@@ -21,6 +24,30 @@ _KEPT = 8  # files of features
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 _PENALTY = 1e-2  # of a head that only asks which labels are odd: it must not learn these by heart
 _STEPS, _LEAST_CHANGE = 50, 1e-5
+
+
+def features_of(
+    network: nn.Module,
+    data: PictureDataModule,
+    layout: torch.memory_format,
+    reporting: Reporter,
+    kept: Path | None,
+) -> tuple[Features, Features]:
+    """Return what the head sees of the training and validation pictures, from the folder where they were `kept`."""
+
+    def compute() -> tuple[Features, Features]:
+        reporting.start("features", len(data.train_labels) + len(data.val_labels))
+        network.to(memory_format=layout)  # type: ignore[call-overload]
+        train, val = (
+            compute_features(network, loader, memory_format=layout, on_batch=reporting.advance)
+            for loader in (data.plain_train_dataloader(), data.val_dataloader())
+        )
+        return train, val
+
+    if kept is None:
+        return compute()
+    kept.mkdir(parents=True, exist_ok=True)
+    return cached_features(kept / f"{_key(network, data)}.safetensors", compute)
 
 
 def compute_features(
@@ -60,6 +87,16 @@ def cached_features(path: Path, compute: Callable[[], tuple[Features, Features]]
     for old in sorted(path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT:]:
         old.unlink(missing_ok=True)
     return train, val
+
+
+def _key(network: nn.Module, data: PictureDataModule) -> str:
+    """Return a digest of all that decides the features: the backbone, its pictures and how they are shown to it."""
+    digest = hashlib.sha256(repr((data.contents, data.preprocessing)).encode())
+    head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
+    for name, value in network.state_dict().items():
+        if value.data_ptr() not in head:
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def fit_head(train: Features, val: Features, num_classes: int) -> nn.Linear:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.training.datamodule import Batch, of_all
+from imago.training.layout import memory_format_of
 from imago.training.recipe import Recipe
 
 _WARMUP_SHARE = 0.15
@@ -23,10 +24,17 @@ _WARMUP_SHARE = 0.15
 class ClassifierModule(LightningModule):
     """Cross-entropy and AdamW with one cycle of the learning rate; lower layers may learn more slowly than the head."""
 
-    def __init__(self, model: nn.Module, training: TrainingConfig, recipe: Recipe, labels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        training: TrainingConfig,
+        recipe: Recipe,
+        labels: Sequence[int],
+        memory_format: torch.memory_format | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.memory_format = memory_format_of(model)
+        self.memory_format = memory_format or memory_format_of(model)
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.training_config = training
         self.recipe = recipe
@@ -132,12 +140,3 @@ def _mixup(training: TrainingConfig, classes: int) -> Mixup | None:
     if not training.mixup and not training.cutmix:
         return None
     return Mixup(training.mixup, training.cutmix, label_smoothing=training.label_smoothing, num_classes=classes)
-
-
-def memory_format_of(model: nn.Module) -> torch.memory_format:
-    """Return the layout in which the model trains faster on a CPU.
-
-    Networks of convolutions with batch norm gain 1.3–1.5× from channels last; ConvNeXt's kind loses by it.
-    """
-    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    return torch.channels_last if batch_norm else torch.contiguous_format

@@ -63,7 +63,7 @@ def sweep(
     on_trial: Callable[[Trial], None] | None = None,
     reporter: Reporter | None = None,
     store: Path | None = None,
-    features: Path | None = None,
+    cache: Path | None = None,
 ) -> SweepResult:
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
@@ -82,7 +82,7 @@ def sweep(
         begun = time.process_time()
         draw = study.ask()
         values = {key: _draw(draw, key, rule) for key, rule in config.sweep.space.items()}
-        trial = _run(len(trials), values, config, dataset, reporter, features, draw if config.sweep.prune else None)
+        trial = _run(len(trials), values, config, dataset, reporter, cache, draw if config.sweep.prune else None)
         draw.set_user_attr("trial", trial.model_dump())
         study.tell(draw, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
         spent += time.process_time() - begun
@@ -197,7 +197,7 @@ def _run(
     config: Config,
     dataset: ImageDataset,
     reporter: Reporter | None,
-    features: Path | None,
+    cache: Path | None,
     draw: optuna.Trial | None,
 ) -> Trial:
     """Train with the values; `draw` is told of every epoch, and may call it off."""
@@ -224,7 +224,7 @@ def _run(
                 workdir=Path(workdir),
                 on_epoch=on_epoch,
                 reporter=reporter,
-                features=features,
+                cache=cache,
             )
     except ConfigError:
         raise

@@ -1,7 +1,6 @@
 """Fits a classifier to a data set and keeps what was best on the validation pictures."""
 
 import contextlib
-import hashlib
 import logging
 import signal
 import threading
@@ -41,9 +40,10 @@ from imago.training.classifier import (
 )
 from imago.training.datamodule import PictureDataModule
 from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state
-from imago.training.features import Features, cached_features, compute_features, fit_head
+from imago.training.features import Features, features_of, fit_head
+from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
-from imago.training.module import ClassifierModule, memory_format_of
+from imago.training.module import ClassifierModule
 from imago.training.recipe import check_epochs, micro_batches, recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
@@ -81,13 +81,13 @@ def train(
     logger: Logger | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     reporter: Reporter | None = None,
-    features: Path | None = None,
+    cache: Path | None = None,
 ) -> TrainedModel:
     """Fit the head on frozen features where the backbone is pretrained, then everything; keep the best on validation.
 
     The same seed gives the same weights on the same CPU. After each epoch a checkpoint is kept in `workdir`; where one
-    is there already, training goes on after it, to the same end. A folder of `features` keeps those of the frozen
-    backbone for the next training. Raises ConfigError for a model that cannot be made,
+    is there already, training goes on after it, to the same end. A `cache` folder keeps the features of the frozen
+    backbone, and what was measured, for the next training. Raises ConfigError for a model that cannot be made,
     DataRefused where there is nothing to train with, and ImagoError where the loss is no longer a number.
     """
     workdir.mkdir(parents=True, exist_ok=True)
@@ -122,11 +122,14 @@ def train(
         best = Best(reporting, on_epoch if alone else None)
         kept = workdir / CHECKPOINT
         done = interrupted_at(kept)
+        layout = memory_format_of(network)
+        if cache is not None:
+            layout = measured_memory_format(network, model.architecture, image_size, cache / "layouts")
         found: tuple[Features, Features] | None = None
         head = head_of(network)
         if pretrained and training.warmup_head and head is not None and head.bias is not None:
             started = time.monotonic()
-            found = _features(network, data, reporting, features)
+            found = features_of(network, data, layout, reporting, cache and cache / "features")
             if not done:
                 _warm_up(network, head, *found, best, started)
         elif not pretrained:
@@ -134,7 +137,7 @@ def train(
         if done:
             meter.before = kept_state(kept).get("spent", {})
             reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
-        module = ClassifierModule(network, training, recipe, data.train_labels)
+        module = ClassifierModule(network, training, recipe, data.train_labels, layout)
         if not training.epochs and not best.history:
             raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
         if training.epochs:
@@ -155,7 +158,7 @@ def train(
                     logger=logger,
                     on_epoch=on_epoch,
                     reporter=reporting,
-                    features=features,
+                    cache=cache,
                 )
                 return replace(trained, spent=meter.read())
         if training.epochs and not alone:  # what was best is known to the processes that trained, and kept by them
@@ -202,27 +205,6 @@ def _zero_head(network: nn.Module) -> None:
         nn.init.zeros_(head.weight)
 
 
-def _features(
-    network: nn.Module, data: PictureDataModule, reporting: Reporter, kept: Path | None
-) -> tuple[Features, Features]:
-    """Return what the head sees of the training and validation pictures, from the folder where they were `kept`."""
-
-    def compute() -> tuple[Features, Features]:
-        reporting.start("features", len(data.train_labels) + len(data.val_labels))
-        layout = memory_format_of(network)
-        network.to(memory_format=layout)  # type: ignore[call-overload]
-        train, val = (
-            compute_features(network, loader, memory_format=layout, on_batch=reporting.advance)
-            for loader in (data.plain_train_dataloader(), data.val_dataloader())
-        )
-        return train, val
-
-    if kept is None:
-        return compute()
-    kept.mkdir(parents=True, exist_ok=True)
-    return cached_features(kept / f"{_features_key(network, data)}.safetensors", compute)
-
-
 def _warm_up(network: nn.Module, head: nn.Linear, train: Features, val: Features, best: Best, started: float) -> None:
     """Give the network the head that was fitted on its features, and offer it as epoch 0."""
     fitted = fit_head(train, val, head.out_features)
@@ -237,16 +219,6 @@ def _precision(training: TrainingConfig) -> Any:
     if training.precision != "auto":
         return training.precision
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _features_key(network: nn.Module, data: PictureDataModule) -> str:
-    """Return a digest of all that decides the features: the backbone, its pictures and how they are shown to it."""
-    digest = hashlib.sha256(repr((data.contents, data.preprocessing)).encode())
-    head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
-    for name, value in network.state_dict().items():
-        if value.data_ptr() not in head:
-            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConfig:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from imago.config import TrainingConfig
-from imago.training.module import ClassifierModule, memory_format_of
+from imago.training.module import ClassifierModule
 from imago.training.recipe import recipe_for
 from tests.unit.training.moths import ARCHITECTURE, SIZE
 
@@ -26,12 +26,6 @@ def test_only_matrices_decay_and_the_head_has_its_own_rate() -> None:
     assert rates[id(model.classifier.weight)] == (1e-2, 0.05)
     assert rates[id(model.classifier.bias)] == (1e-2, 0.0)
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-
-
-def test_networks_with_batch_norm_are_laid_out_channels_last() -> None:
-    assert memory_format_of(timm.create_model(ARCHITECTURE)) is torch.channels_last
-    assert memory_format_of(timm.create_model("test_convnext")) is torch.contiguous_format
-    assert memory_format_of(nn.Linear(2, 2)) is torch.contiguous_format
 
 
 def test_lower_layers_learn_more_slowly_where_that_is_asked_for() -> None:

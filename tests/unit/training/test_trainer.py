@@ -227,13 +227,13 @@ def test_no_epochs_is_the_head_alone_and_its_features_are_computed_once(
             seed=0,
             workdir=tmp_path / "work",
             reporter=Silence(),
-            features=tmp_path / "features",
+            cache=tmp_path,
         )
 
     first = probe()
     assert [result.epoch for result in first.history] == [0]
     (stored,) = (tmp_path / "features").iterdir()
-    monkeypatch.setattr("imago.training.trainer.compute_features", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("imago.training.features.compute_features", lambda *_, **__: pytest.fail("computed again"))
     assert _same(first, probe())
     monkeypatch.undo()
     stored.write_bytes(b"damaged")
