@@ -10,7 +10,8 @@ def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> 
     tuned = recipe_for(TrainingConfig(epochs=3), pretrained=True, image_size=224)
     scratch = recipe_for(TrainingConfig(epochs=3), pretrained=False, image_size=224)
     assert tuned.learning_rate < scratch.learning_rate
-    assert tuned.sizes == (160, 160, 160)
+    assert tuned.head_learning_rate > tuned.learning_rate
+    assert tuned.sizes == (128, 160, 192)
     assert scratch.sizes == (224, 224, 224)
 
 
@@ -25,6 +26,24 @@ def test_what_is_configured_stands(pretrained: bool) -> None:
 
 def test_small_pictures_stay_large_enough_to_be_seen() -> None:
     assert recipe_for(TrainingConfig(epochs=1), pretrained=True, image_size=32).sizes == (32,)
+    assert recipe_for(TrainingConfig(epochs=2), pretrained=True, image_size=128).sizes == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"epochs": 1}, (192,)),
+        ({"epochs": 4}, (128, 128, 160, 192)),
+        ({"epochs": 3, "full_size_epochs": 1}, (128, 160, 224)),
+        ({"epochs": 3, "train_size": 96, "full_size_epochs": 2}, (96, 224, 224)),
+    ],
+)
+def test_pictures_grow_from_epoch_to_epoch(options: dict[str, int], expected: tuple[int, ...]) -> None:
+    assert recipe_for(TrainingConfig(**options), pretrained=True, image_size=224).sizes == expected
+
+
+def test_a_network_of_a_fixed_size_sees_no_other() -> None:
+    assert recipe_for(TrainingConfig(epochs=2), pretrained=True, image_size=224, fixed_size=True).sizes == (224, 224)
 
 
 @pytest.mark.parametrize(
