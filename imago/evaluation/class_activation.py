@@ -29,7 +29,8 @@ def class_activation_maps(
     share is gradient times activation, summed over the channels, of what the head is given (HiResCAM, Draelos and
     Carin 2020, https://arxiv.org/abs/2011.08891; Grad-CAM where the head averages the places); what speaks against
     the class is 0. Where a class token or a query gathers the places instead, most of it before the last block, it is
-    the same product for what each attention is given, summed over the blocks, whether it speaks for or against.
+    the same product for what each attention is given, summed over the blocks, whether it speaks for or against,
+    less what every place has.
 
     Raises NoClassActivationError where the architecture cannot be read like that.
     """
@@ -61,7 +62,8 @@ def _heat(module: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     grids = [places for evidence in found if (places := _places(evidence, prefix)) is not None]
     if not grids:
         raise NoClassActivationError("The model gathers its features, and no attention is found that does so.")
-    return torch.stack([_enlarged(places.abs(), size) for places in grids]).sum(0)
+    heat = torch.stack([_enlarged(places.abs(), size) for places in grids]).sum(0)
+    return heat - heat.amin(dim=(1, 2), keepdim=True)
 
 
 class _FromFeatures(nn.Module):
