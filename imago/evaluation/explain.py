@@ -56,7 +56,17 @@ def occlusion_map(runtime: Classifier, rgb: RGB, grid: int = 7) -> npt.NDArray[n
     answer = int(probabilities[0].argmax())
     lost = np.maximum(probabilities[0, answer] - probabilities[1:, answer], 0.0).reshape(grid, grid)
     most = max(float(lost.max()), _LEAST)
-    return _spread((lost / most).astype(np.float32), *rgb.shape[:2])
+    return spread((lost / most).astype(np.float32), *rgb.shape[:2])
+
+
+def spread(cells: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Lay a square map of what the model sees, the square centre, over the whole picture: (height, width)."""
+    side = min(height, width)
+    square = Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC)
+    heat = np.zeros((height, width), dtype=np.float32)
+    top, left = (height - side) // 2, (width - side) // 2
+    heat[top : top + side, left : left + side] = np.clip(np.asarray(square), 0.0, 1.0)
+    return heat
 
 
 def overlay(rgb: RGB, heat: npt.NDArray[np.floating]) -> bytes:
@@ -86,12 +96,3 @@ def encode(rgb: RGB, kind: Literal["PNG", "BMP"]) -> bytes:
     sink = io.BytesIO()
     Image.fromarray(rgb).save(sink, format=kind)
     return sink.getvalue()
-
-
-def _spread(cells: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    side = min(height, width)
-    square = Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC)
-    heat = np.zeros((height, width), dtype=np.float32)
-    top, left = (height - side) // 2, (width - side) // 2
-    heat[top : top + side, left : left + side] = np.clip(np.asarray(square), 0.0, 1.0)
-    return heat

@@ -1,7 +1,5 @@
 """The evaluation as one self-contained page: the verdict first, then where the model goes wrong."""
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +7,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from imago.data.dataset import ImageDataset
-from imago.data.transforms import MAX_PIXELS, RGB, decode
+from imago.data.transforms import MAX_PIXELS
 from imago.evaluation.calibration import ReliabilityBin, reliability
 from imago.evaluation.diagrams import confusion_svg, reliability_svg, risk_svg
-from imago.evaluation.explain import fit_within, occlusion_map, overlay
 from imago.evaluation.metrics import Interval, Metrics
+from imago.evaluation.mistakes import confused_pairs, worst_mistakes
 from imago.evaluation.remarks import (
     around,
     class_rows,
@@ -32,22 +29,8 @@ from imago.evaluation.report import Findings
 from imago.evaluation.robustness import STRENGTHS
 from imago.serving.runtime import Runtime
 
-_MISTAKES, _EXPLAINED = 24, 4
 _WHOLE_MATRIX = 16
 _FIRST_CLASSES = 20
-_THUMBNAIL = 176
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer with its picture, and where the model looked."""
-
-    id: str
-    label: str
-    predicted: str
-    probability: float
-    thumbnail: str  # data URI
-    heat: str | None  # data URI
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,7 @@ class Figure:
 def render(
     findings: Findings, predictions: pa.Table, test: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
 ) -> str:
-    """Return the page. The test pictures, in the order of the predictions, are for the thumbnails of mistakes."""
+    """Return the page. The test pictures, in the order of the predictions, are for the thumbnails."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -82,7 +65,8 @@ def render(
         findings=findings,
         metrics=findings.metrics,
         remarks=remarks(findings),
-        mistakes=worst_mistakes(predictions, test, runtime, max_pixels=max_pixels),
+        gallery=worst_mistakes(predictions, test, runtime, max_pixels=max_pixels),
+        confused_pairs=confused_pairs(findings.metrics, predictions, test, max_pixels=max_pixels),
         wrong=predictions.num_rows - sum(predictions.column("correct").to_pylist()),
         first_rows=rows[:_FIRST_CLASSES],
         other_rows=rows[_FIRST_CLASSES:],
@@ -95,33 +79,6 @@ def render(
         strengths=STRENGTHS,
         corruptions=_corruptions(findings),
     )
-
-
-def worst_mistakes(
-    predictions: pa.Table, test: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
-) -> list[Mistake]:
-    """Return the wrong answers that the model was surest of, the first few with a map of where it looked."""
-    columns = predictions.select(["id", "label", "predicted", "probability", "correct"]).to_pydict()
-    wrong = [row for row, correct in enumerate(columns["correct"]) if not correct]
-    wrong.sort(key=lambda row: (-columns["probability"][row], columns["id"][row]))
-    mistakes = []
-    for rank, row in enumerate(wrong[:_MISTAKES]):
-        picture = decode(test.image(row), max_pixels=max_pixels)
-        heat = None
-        if rank < _EXPLAINED:
-            seen = fit_within(picture, 4 * _THUMBNAIL)
-            heat = _data_uri(decode(overlay(seen, occlusion_map(runtime, seen))))
-        mistakes.append(
-            Mistake(
-                id=columns["id"][row],
-                label=columns["label"][row],
-                predicted=columns["predicted"][row],
-                probability=columns["probability"][row],
-                thumbnail=_data_uri(picture),
-                heat=heat,
-            )
-        )
-    return mistakes
 
 
 def every_figure(metrics: Metrics) -> list[Figure]:
@@ -163,9 +120,3 @@ def _corruptions(findings: Findings) -> dict[str, list[float]]:
     for result in findings.robustness:
         rows.setdefault(result.corruption, []).append(result.accuracy)
     return rows
-
-
-def _data_uri(picture: RGB) -> str:
-    sink = io.BytesIO()
-    Image.fromarray(fit_within(picture, _THUMBNAIL)).save(sink, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"

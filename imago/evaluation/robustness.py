@@ -33,10 +33,26 @@ class RobustnessResult(Finding):
         return self.clean_accuracy - self.accuracy
 
 
+def blurred(picture: RGB, radius: float) -> RGB:
+    """Blur by a Gaussian whose radius is this share of the side."""
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius * picture.shape[0])))
+
+
+def compressed(picture: RGB, quality: int) -> RGB:
+    """Return the picture after a way through JPEG."""
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, format="JPEG", quality=quality)
+    return np.asarray(Image.open(sink).convert("RGB"))
+
+
+def exposed(picture: RGB, factor: float) -> RGB:
+    """Multiply every value, as a longer or shorter exposure would."""
+    return _clipped(picture * factor)
+
+
 def blur(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:  # noqa: ARG001
     """Blur by a radius of 0.5, 1 or 2 % of the side."""
-    radius = (0.005, 0.01, 0.02)[strength - 1] * picture.shape[0]
-    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+    return blurred(picture, (0.005, 0.01, 0.02)[strength - 1])
 
 
 def noise(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:
@@ -46,15 +62,13 @@ def noise(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:
 
 def jpeg(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:  # noqa: ARG001
     """Compress as JPEG of quality 40, 20 or 8."""
-    sink = io.BytesIO()
-    Image.fromarray(picture).save(sink, format="JPEG", quality=(40, 20, 8)[strength - 1])
-    return np.asarray(Image.open(sink).convert("RGB"))
+    return compressed(picture, (40, 20, 8)[strength - 1])
 
 
 def brightness(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:
     """Make it darker or brighter, by chance, by a factor of 1.25, 1.5 or 2."""
     factor = (1.25, 1.5, 2.0)[strength - 1]
-    return _clipped(picture * (factor if rng.random() < 0.5 else 1 / factor))
+    return exposed(picture, factor if rng.random() < 0.5 else 1 / factor)
 
 
 def contrast(picture: RGB, strength: int, rng: np.random.Generator) -> RGB:  # noqa: ARG001

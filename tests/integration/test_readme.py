@@ -132,6 +132,10 @@ def test_every_other_command_is_one_that_is_known_here(tmp_path: Path) -> None:
             assert command.words == (".", ".venv/bin/activate"), command
         elif command.name in {"zenml", "mlflow"}:
             assert_known(command, tmp_path)
+        elif command.words[:3] == ("python", "-m", "pytest"):
+            folder, *options = (word for word in command.words[3:] if "/" in word or word.startswith("--"))
+            declared = re.findall(r'addoption\("(--\w+)"', (ROOT / folder / "conftest.py").read_text(encoding="utf-8"))
+            assert set(options) <= set(declared), command
         else:
             assert command.name in ELSEWHERE, command
 

@@ -101,7 +101,9 @@ def test_outside_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_the_page_says_the_verdict_first_and_fetches_nothing(report: EvaluationReport) -> None:
     page = report.html
     assert page.index("90% of 30 pictures") < page.index("Worst mistakes") < page.index("Class by class")
-    assert page.count('src="data:image/jpeg;base64,') == 6  # three mistakes, each with where the model looked
+    assert page.count('src="data:image/jpeg;base64,') == 6 + 2  # three mistakes with maps, and one pair of classes
+    assert "found by occlusion" in page  # there is no torch model of this architecture
+    assert "knows no &#39;mean_colour&#39;" in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page

@@ -1,0 +1,87 @@
+"""The maps show what the answer was learnt from, on pictures of noise with one patch that says the class."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from imago.evaluation.class_activation import class_activation_maps
+
+SIZE, PATCH = 64, 16
+SHARE = (PATCH / SIZE) ** 2  # of the picture's area
+
+
+def stamped(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return noise with a patch of upright or lying stripes somewhere, which of them, and a mask of where."""
+    pixels = rng.normal(0, 0.5, (count, 3, SIZE, SIZE)).astype(np.float32)
+    classes = rng.integers(0, 2, count)
+    mask = np.zeros((count, SIZE, SIZE), dtype=bool)
+    upright = np.tile(np.where(np.arange(PATCH) // 4 % 2, 2.0, -2.0), (PATCH, 1))
+    for index, label in enumerate(classes):
+        row, column = PATCH * rng.integers(0, SIZE // PATCH, 2)
+        place = slice(row, row + PATCH), slice(column, column + PATCH)
+        pixels[index][:, *place] = upright if label else upright.T
+        mask[index][place] = True
+    return pixels, classes, mask
+
+
+def on_the_patch(module: nn.Module, pixels: np.ndarray, classes: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Return the share of the maps' mass that lies on the patch, and of the pictures whose hottest place does."""
+    maps = class_activation_maps(module, pixels, classes)
+    mass = (maps * mask).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-9)
+    hottest = maps.reshape(len(maps), -1).argmax(1)
+    return float(mass.mean()), float(mask.reshape(len(mask), -1)[np.arange(len(mask)), hottest].mean())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small train faster on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "steps"),
+    [
+        ("test_byobnet", {"output_stride": 16}, 60),
+        ("test_vit", {"img_size": SIZE}, 150),
+        ("test_vit", {"img_size": SIZE, "global_pool": "avg"}, 100),
+    ],
+    ids=["cnn", "vit with a class token", "vit of averaged places"],
+)
+def test_the_map_lies_on_the_patch_that_the_class_was_learnt_from(
+    architecture: str, options: dict[str, object], steps: int
+) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    module = timm.create_model(architecture, num_classes=2, **options)
+    pixels, classes, mask = stamped(32, rng)
+    mass_before, _ = on_the_patch(module, pixels, classes, mask)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    module.train()
+    for _ in range(steps):
+        batch, truth, _ = stamped(24, rng)
+        loss = nn.functional.cross_entropy(module(torch.from_numpy(batch)), torch.from_numpy(truth))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.inference_mode():
+        assert (module.eval()(torch.from_numpy(pixels)).argmax(1).numpy() == classes).mean() > 0.9
+    mass, hottest = on_the_patch(module, pixels, classes, mask)
+    assert mass_before < 2 * SHARE
+    assert mass > 3 * SHARE
+    assert hottest > 0.8
+
+
+def test_no_pictures_give_no_maps() -> None:
+    module = timm.create_model("test_resnet", num_classes=2)
+    assert class_activation_maps(module, np.zeros((0, 3, 32, 32), np.float32), np.zeros(0, np.int64)).shape == (
+        0,
+        32,
+        32,
+    )
