@@ -57,19 +57,25 @@ class Spent:
     peak: float  # MB of resident memory
 
 
-def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), steps: int = 24) -> Iterator[Figure]:
-    """Measure both sides; what compares accuracies only where there are weights."""
-    yield from input_pipeline(task, steps)
-    yield peak_memory(task)
-    yield from pipeline_overhead(task)
-    if task.weights == "none":
-        return
-    yield from probing(task)
-    yield from finetuning(task, seeds)
-    yield flipped_labels(task)
+def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), only: tuple[str, ...] = ()) -> Iterator[Figure]:
+    """Measure both sides of each part, or of `only` some; what compares accuracies takes weights."""
+    parts = {
+        "input": lambda: input_pipeline(task),
+        "memory": lambda: peak_memory(task),
+        "pipeline": lambda: pipeline_overhead(task),
+    }
+    if task.weights != "none":
+        parts |= {
+            "probe": lambda: probing(task),
+            "finetune": lambda: finetuning(task, seeds),
+            "labels": lambda: flipped_labels(task),
+        }
+    for name, measure in parts.items():
+        if name in only or not only:
+            yield from measure()
 
 
-def input_pipeline(task: Task, steps: int) -> Iterator[Figure]:
+def input_pipeline(task: Task, steps: int = 24) -> Iterator[Figure]:
     """Measure the loader alone, and a step fed by it, beside the same step on tensors in memory."""
     module, data = _module_and_data(task, task.dataset(), TrainingConfig())
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4)
@@ -100,10 +106,10 @@ def input_pipeline(task: Task, steps: int) -> Iterator[Figure]:
     yield loaded
 
 
-def peak_memory(task: Task) -> Figure:
+def peak_memory(task: Task) -> Iterator[Figure]:
     """Measure batches of 32 at the full size, in processes of their own."""
     ours, theirs = _apart(_full_size_epoch, task), _apart(_plain_epoch, task)
-    return _figure("training.peak_memory", ours.peak, theirs.peak, "MB")
+    yield _figure("training.peak_memory", ours.peak, theirs.peak, "MB")
 
 
 def pipeline_overhead(task: Task) -> Iterator[Figure]:
@@ -139,7 +145,7 @@ def finetuning(task: Task, seeds: tuple[int, ...]) -> Iterator[Figure]:
     yield _calibration(task)
 
 
-def flipped_labels(task: Task) -> Figure:
+def flipped_labels(task: Task) -> Iterator[Figure]:
     """Flip labels, and look for them: the precision where half of them are found, beside that of guessing."""
     dataset = task.dataset()
     module, data = _module_and_data(task, dataset, TrainingConfig())
@@ -152,7 +158,7 @@ def flipped_labels(task: Task) -> Figure:
     probabilities = out_of_sample_probabilities((features, given), classes, folds=5)
     doubt = 1 - probabilities[np.arange(len(given)), given.numpy()]
     precision, recall, _ = precision_recall_curve(np.isin(np.arange(len(given)), rows), doubt)
-    return _figure("training.flipped_labels", precision[recall >= 0.5][-1], FLIPPED, "precision", "higher")
+    yield _figure("training.flipped_labels", precision[recall >= 0.5][-1], FLIPPED, "precision", "higher")
 
 
 def _calibration(task: Task) -> Figure:
@@ -305,10 +311,11 @@ def _figure(name: str, ours: float, theirs: float, unit: str, better: Literal["h
 @click.option("--weights", default="none", help="A folder in timm's local-dir layout.")
 @click.option("--architecture", default=SYNTHETIC.architecture, show_default=True)
 @click.option("--seeds", default="0", show_default=True, help="Of our fine-tuning, with commas.")
-def main(data: str | None, weights: str, architecture: str, seeds: str) -> None:
+@click.option("--only", multiple=True, help="input, memory, pipeline, probe, finetune or labels; may be repeated.")
+def main(data: str | None, weights: str, architecture: str, seeds: str, only: tuple[str, ...]) -> None:
     """Print one JSON line a figure."""
     task = Task(data and str(Path(data).resolve()), architecture, weights, SYNTHETIC.image_size)
-    show(figures(task, tuple(int(seed) for seed in seeds.split(","))))
+    show(figures(task, tuple(int(seed) for seed in seeds.split(",")), only))
 
 
 if __name__ == "__main__":
