@@ -96,6 +96,7 @@ def evaluate(
         robustness=tuple(robustness),
         latency_ms=float(np.median(latencies)),
         latency_ms_p95=float(np.percentile(latencies, 95)),
+        suspects=package.suspects,
         weights=package.spec.weights,
         weights_license=package.spec.weights_license,
         spent=package.spec.spent,
@@ -105,7 +106,7 @@ def evaluate(
         memory_bytes=answering_memory(package),
     )
     predictions = _table(test, answers, probabilities)
-    page = render(findings, predictions, test, runtime, max_pixels=max_pixels)
+    page = render(findings, predictions, dataset, runtime, max_pixels=max_pixels)
     return EvaluationReport(**dict(findings), predictions=predictions, html=page)
 
 

@@ -1,7 +1,8 @@
-"""Where the model goes wrong, as pictures: the worst mistakes, and the classes that are taken for one another."""
+"""Where things go wrong, as pictures: the worst mistakes, classes taken for one another, labels that look wrong."""
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ from imago.data.transforms import MAX_PIXELS, RGB, decode, preprocess
 from imago.errors import ImagoError
 from imago.evaluation.explain import fit_within, occlusion_map, overlay, spread
 from imago.evaluation.metrics import Metrics
+from imago.serving.package import Suspect
 from imago.serving.runtime import Floats, Runtime
 
 _MISTAKES, _OCCLUDED = 24, 4
 _CONFUSED_PAIRS = 4
+_DOUBTFUL = 12
 _THUMBNAIL = 176
 
 
@@ -31,6 +34,14 @@ class Mistake:
     probability: float
     thumbnail: str  # data URI
     heat: str | None  # data URI
+
+
+@dataclass(frozen=True)
+class DoubtfulLabel:
+    """A training picture that probably bears a wrong label."""
+
+    suspect: Suspect
+    thumbnail: str  # data URI
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,18 @@ def confused_pairs(
         beside = picture(genuine[0]["index"]) if genuine else None
         pairs.append(ConfusedPair(shown, answered, times, picture(confused["index"]), beside))
     return pairs
+
+
+def doubtful_labels(
+    suspects: Sequence[Suspect], train: ImageDataset, *, max_pixels: int = MAX_PIXELS
+) -> list[DoubtfulLabel]:
+    """Return the first of the suspects that are among these training pictures, with their pictures."""
+    index = {key: row for row, key in enumerate(zip(train.ids, train.labels, strict=True))}
+    here = [one for one in suspects if (one.id, one.label) in index][:_DOUBTFUL]
+    return [
+        DoubtfulLabel(one, _data_uri(decode(train.image(index[one.id, one.label]), max_pixels=max_pixels)))
+        for one in here
+    ]
 
 
 def _surest(predictions: pa.Table) -> list[dict[str, Any]]:

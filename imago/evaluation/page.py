@@ -13,7 +13,7 @@ from imago.data.transforms import MAX_PIXELS
 from imago.evaluation.calibration import ReliabilityBin, reliability
 from imago.evaluation.diagrams import confusion_svg, reliability_svg, risk_svg
 from imago.evaluation.metrics import Interval, Metrics
-from imago.evaluation.mistakes import confused_pairs, worst_mistakes
+from imago.evaluation.mistakes import confused_pairs, doubtful_labels, worst_mistakes
 from imago.evaluation.remarks import (
     around,
     class_rows,
@@ -44,9 +44,10 @@ class Figure:
 
 
 def render(
-    findings: Findings, predictions: pa.Table, test: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
+    findings: Findings, predictions: pa.Table, dataset: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
 ) -> str:
-    """Return the page. The test pictures, in the order of the predictions, are for the thumbnails."""
+    """Return the page. The predictions are of the dataset's test pictures, in their order."""
+    test, train = dataset.split("test"), dataset.split("train")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -67,6 +68,8 @@ def render(
         remarks=remarks(findings),
         gallery=worst_mistakes(predictions, test, runtime, max_pixels=max_pixels),
         confused_pairs=confused_pairs(findings.metrics, predictions, test, max_pixels=max_pixels),
+        doubtful=doubtful_labels(findings.suspects, train, max_pixels=max_pixels),
+        taught=len(train),
         wrong=predictions.num_rows - sum(predictions.column("correct").to_pylist()),
         first_rows=rows[:_FIRST_CLASSES],
         other_rows=rows[_FIRST_CLASSES:],

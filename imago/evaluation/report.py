@@ -11,6 +11,7 @@ from imago.evaluation.rejection import Rejection
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
 from imago.footprint import Spent
+from imago.serving.package import Suspect
 
 PREDICTIONS = pa.schema(
     [
@@ -63,6 +64,7 @@ class Findings(Finding):
     parameters: int | None = None  # None where timm cannot build the architecture
     macs: int | None = None  # multiplications with addition, a picture
     memory_bytes: int | None = None  # by which a process grows that loads the graph and answers picture by picture
+    suspects: tuple[Suspect, ...] = ()  # training pictures that probably bear a wrong label
     weights: str = "not stated"  # that training began with
     weights_license: str = "not stated"
     spent: Spent | None = None  # by training

@@ -220,3 +220,19 @@ def test_a_picture_of_a_rare_class_is_known_by_what_was_taught(tmp_path: Path) -
     sizes = {entry.value: entry.count for entry in report.slices if entry.by == "class size"}
     assert sizes == {"rare": 10, "middling": 10, "frequent": 10}
     assert {entry.by for entry in report.slices} >= {"class", "class size", "brightness", "sharpness"}
+
+
+def test_labels_that_look_wrong_are_shown_with_their_pictures(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    rows = [
+        {"id": "train/red/001.png", "label": "red", "likelier": "blue", "probability": 0.001},
+        {"id": "train/red/999.png", "label": "red", "likelier": "green", "probability": 0.002},  # not in this data
+    ]
+    (package.path / "suspects.json").write_text(json.dumps(rows), encoding="utf-8")
+    report = evaluate(package, colour_dataset(), QUICK, seed=0)
+    assert [one.id for one in report.suspects] == [row["id"] for row in rows]
+    section = report.html.partition("Labels that look wrong")[2].partition("<h2>")[0]
+    assert "labelled <b>red</b><br>looks like <b>blue</b>" in section
+    assert section.count("<img") == 1
+    none = evaluate(make_package(tmp_path / "none"), colour_dataset(), QUICK, seed=0)
+    assert "Labels that look wrong" not in none.html
