@@ -135,6 +135,7 @@ _PACKAGE = {
     "reference.parquet": "the validation pictures as the prediction store would have kept them: what drift is "
     "measured against",
     "golden/golden.json": "pictures beside it, and the answer that every deployment must give to each",
+    "suspects.json": "training pictures that probably bear a wrong label, where the backbone was pretrained",
     "MODEL_CARD.md": "what a person should know",
 }
 

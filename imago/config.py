@@ -102,7 +102,7 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the classifier is fitted."""
 
-    epochs: int = Field(default=5, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
+    epochs: int = Field(default=4, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=32, ge=1)  # pictures
     micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: 16 on a CPU, all on a GPU
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
