@@ -81,7 +81,7 @@ def artifacts_page() -> str:
         "## ModelPackage\n",
         "One package is what is evaluated, registered, served, rolled back to, and used by the inference pipeline.",
         "Nothing in it is a pickle.\n",
-        *_table(("file", ""), ((f"`{name}`", _PACKAGE[name]) for name in package.FILES)),
+        *_table(("file", ""), ((f"`{name}`", _PACKAGE[name]) for name in (*package.FILES, "suspects.json"))),
         "\n`spec.json`:\n",
         *_table(("key", "type", ""), rows),
         "",
