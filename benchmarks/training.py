@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -291,8 +292,8 @@ def _module_and_data(
 
 def _apart(side: Callable[..., float], *arguments: object) -> Spent:
     """Run one side in a fresh process, so that neither finds the other's memory or threads."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (side, *arguments))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, side, *arguments).result()
 
 
 def _measured(side: Callable[..., float], *arguments: object) -> Spent:
