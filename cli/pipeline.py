@@ -86,9 +86,10 @@ def _run(
     from zenml.exceptions import RunInterruptedException, RunStoppedException
 
     from cli import outcome
-    from stack import register
+    from stack import register, tracking
 
     register.ensure(stack)
+    tracking.upload_waiting()
     if not register.deploys_in_step():
         config = _absolute(config)
     elif pipeline in {"training", "sweep"} and config.model.weights == "hub":

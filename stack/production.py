@@ -12,6 +12,7 @@ from zenml.models import ModelVersionResponse, StepRunUpdate
 from imago.errors import ConfigError, ImagoError
 from imago.evaluation.evaluate import EvaluationReport
 from imago.serving.package import ModelPackage
+from stack.tracking import require_server
 
 ALIAS = "champion"
 
@@ -76,6 +77,8 @@ def promote(name: str, number: str, package: ModelPackage, *, reason: str, decis
     Cached decisions of the gate expire, but for the step run `decision` that makes this one: they compared with what
     is no longer in production.
     """
+    if Client().active_stack.model_registry is not None:
+        require_server(f"version {number} of '{name}' was not promoted")
     before = production_version(name)
     version = version_of(name, number)
     version.response.set_stage(ModelStages.PRODUCTION, force=True)

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import mlflow
 from zenml import log_metadata, step
 
 from imago import progress
@@ -12,11 +11,11 @@ from imago.data.validation import ValidationResult
 from imago.evaluation.evaluate import EvaluationReport, evaluate
 from imago.serving.package import ModelPackage
 from materializers.evaluation_report import EvaluationReportMaterializer
+from stack.tracking import Tracking
 from steps.code import cached_by
 
 
 @step(
-    experiment_tracker=True,
     output_materializers=EvaluationReportMaterializer,
     cache_policy=cached_by("imago.evaluation.evaluate"),
 )
@@ -32,10 +31,10 @@ def evaluate_model(
 
     `outside_state` changes when the files of `evaluation.outside` do.
     """
-    with progress.reporter() as reporting:
+    with Tracking() as tracking, progress.reporter() as reporting:
         accepted = dataset.without(validation.quarantined)
         report = evaluate(model, accepted, evaluation, seed, on_progress=progress.counted(reporting, "test pictures"))
-    figures = report.figures()
-    mlflow.log_metrics(figures)
+        figures = report.figures()
+        tracking.log_metrics(figures)
     log_metadata(figures | {"outside_state": outside_state})
     return report

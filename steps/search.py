@@ -4,7 +4,6 @@ import hashlib
 from typing import Annotated
 
 import click
-import mlflow
 from zenml import log_metadata, step
 
 from imago import home
@@ -12,26 +11,27 @@ from imago.config import Config
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
 from imago.training.sweep import SweepResult, Trial, sweep
+from stack.tracking import Tracking
 from steps.code import cached_by
 
 
-@step(experiment_tracker=True, cache_policy=cached_by("imago.training.sweep"))
+@step(cache_policy=cached_by("imago.training.sweep"))
 def search(
     dataset: ImageDataset, validation: ValidationResult, config: Config, weights_state: str
 ) -> Annotated[SweepResult, "sweep"]:
     """Run the trials, each a child run in MLflow."""
-
-    def log_trial(trial: Trial) -> None:
-        with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
-            mlflow.log_params(trial.values)
-            mlflow.log_metric("val_accuracy", trial.val_accuracy)
-        click.echo(f"  trial {trial.number}: {trial.val_accuracy:.3f} {trial.state} {trial.values}", err=True)
 
     accepted = dataset.without(validation.quarantined)
     budget = {"trials": 0, "minutes": None}  # a larger one goes on with the trials of a smaller
     asked = config.model_copy(update={"sweep": config.sweep.model_copy(update=budget)})
     state = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
     place = home.place_for("sweeps", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=8)
-    result = sweep(config, accepted, on_trial=log_trial, store=place / "trials.log", cache=home.home())
+    with Tracking() as tracking:
+
+        def log_trial(trial: Trial) -> None:
+            tracking.log_child(f"trial {trial.number}", trial.values, {"val_accuracy": trial.val_accuracy})
+            click.echo(f"  trial {trial.number}: {trial.val_accuracy:.3f} {trial.state} {trial.values}", err=True)
+
+        result = sweep(config, accepted, on_trial=log_trial, store=place / "trials.log", cache=home.home())
     log_metadata({"best": result.best.model_dump(), "weights_state": weights_state})
     return result

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import mlflow
 from zenml import log_metadata, step
 
 from imago import home
@@ -16,11 +15,11 @@ from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
 from imago.serving.package import ModelPackage
 from materializers.model_package import ModelPackageMaterializer
+from stack.tracking import Tracking
 from steps.code import cached_by
 
 
 @step(
-    experiment_tracker=True,
     output_materializers=ModelPackageMaterializer,
     cache_policy=cached_by("imago.training.trainer", "imago.serving.export"),
 )
@@ -37,32 +36,40 @@ def train_model(
     from imago.serving.export import export_package
     from imago.training.trainer import EpochResult, train
 
-    def log_epoch(result: EpochResult) -> None:
-        mlflow.log_metrics(
-            {"train_loss": result.train_loss, "val_loss": result.val_loss, "val_accuracy": result.val_accuracy},
-            step=result.epoch,
-        )
-
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
-    mlflow.log_params(parameters | {"image_size": image_size, "seed": seed, "data": accepted.fingerprint})
     state = (accepted.digests, accepted.labels, accepted.splits, model, training, image_size, seed, weights_state)
     workdir = home.place_for("training", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=4)
     folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
-    trained = train(
-        accepted,
-        model,
-        training,
-        image_size=image_size,
-        seed=seed,
-        on_epoch=log_epoch,
-        workdir=workdir,
-        cache=home.home(),
-    )
-    package = export_package(
-        trained, accepted, folder / "model", name=model.name, weights=f"{model.weights} ({weights_state})", seed=seed
-    )
-    run = mlflow.active_run()
-    log_metadata({"mlflow_run_id": run.info.run_id if run else "", "classes": list(package.spec.classes)})
+    with Tracking() as tracking:
+
+        def log_epoch(result: EpochResult) -> None:
+            figures = {
+                "train_loss": result.train_loss,
+                "val_loss": result.val_loss,
+                "val_accuracy": result.val_accuracy,
+            }
+            tracking.log_metrics(figures, step=result.epoch)
+
+        tracking.log_params(parameters | {"image_size": image_size, "seed": seed, "data": accepted.fingerprint})
+        trained = train(
+            accepted,
+            model,
+            training,
+            image_size=image_size,
+            seed=seed,
+            on_epoch=log_epoch,
+            workdir=workdir,
+            cache=home.home(),
+        )
+        package = export_package(
+            trained,
+            accepted,
+            folder / "model",
+            name=model.name,
+            weights=f"{model.weights} ({weights_state})",
+            seed=seed,
+        )
+    log_metadata({"classes": list(package.spec.classes)})
     return package

@@ -17,6 +17,7 @@ from imago.errors import ConfigError, did_you_mean
 State = dict[str, torch.Tensor]
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+UNREADABLE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError, struct.error)
 _FOLDER_FILES = (*HUB_FILES, "weights.safetensors")
 _CONTAINERS = ("state_dict_ema", "state_dict", "model_ema", "model")
 
@@ -79,7 +80,7 @@ def _weights_path(weights: str) -> Path:
 def _read_state(path: Path) -> State:
     try:
         raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError, struct.error) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"model.weights: {path} is not a readable checkpoint: {_first_line(error)}") from error
     except UnpicklingError as error:
         raise ConfigError(

@@ -2,19 +2,19 @@
 
 import inspect
 import sys
+import textwrap
+from pickle import UnpicklingError
 from typing import Any
 
-import httpx
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from safetensors import SafetensorError
+from huggingface_hub import constants
 from torch import nn
 
 from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, did_you_mean
-from imago.training.checkpoint import HUB_FILES, Checkpoint, State, read_checkpoint, weights_state
+from imago.training import hub
+from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, weights_state
 
 __all__ = [
     "check_architecture",
@@ -31,8 +31,7 @@ __all__ = [
 
 _CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
 _SEED, _SHOWN = 0, 3
-_PATIENCE = 5.0  # seconds
-_NO_NETWORK = (OSError, httpx.HTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
+_WAYS_OUT = "Or set model.weights to a checkpoint's file or folder, or to `none` for a random start."
 
 
 def create_classifier(architecture: str, weights: str, num_classes: int, image_size: int) -> nn.Module:
@@ -72,11 +71,11 @@ def check_weights(architecture: str, weights: str, image_size: int) -> str:
     config = _hub_weights(architecture)
     if config.hf_hub_id is None:
         return f"{config.url} will be fetched"
-    if _cached(config.hf_hub_id):
-        return f"{config.hf_hub_id} is in the hub's cache on this machine"
     try:
-        _ask_hub(config.hf_hub_id)
-    except _NO_NETWORK as error:
+        if hub.cached(config.hf_hub_id):
+            return f"{config.hf_hub_id} is in the hub's cache on this machine"
+        hub.ask(config.hf_hub_id)
+    except hub.NO_NETWORK as error:
         raise _not_to_be_had(architecture, error) from error
     return f"{config.hf_hub_id} will be fetched from {constants.ENDPOINT}"
 
@@ -126,24 +125,25 @@ def has_fixed_size(architecture: str) -> bool:
 
 def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Module:
     config = _hub_weights(architecture)
-    overlay = {"file": cached} if (cached := _cached(config.hf_hub_id)) else {}
+    try:
+        overlay = {"file": hub.fetched(config.hf_hub_id)} if config.hf_hub_id else {}
+    except hub.NO_NETWORK as error:
+        raise _not_to_be_had(architecture, error) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         start = _random(architecture, num_classes, image_size).state_dict()
         torch.manual_seed(_SEED)
         try:
-            if config.hf_hub_id and not cached:
-                _ask_hub(config.hf_hub_id)
             model = _random(architecture, num_classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
-        except _NO_NETWORK as error:
+        except hub.NO_NETWORK as error:
             raise _not_to_be_had(architecture, error) from error
-        except (RuntimeError, SafetensorError) as error:
-            raise ConfigError(
-                f"model.weights: the hub's weights do not fit '{architecture}': {_first_line(error)}"
-            ) from error
+        except UNREADABLE as error:
+            code = isinstance(error.__cause__, UnpicklingError)
+            why = "are not plain tensors, so they are not opened" if code else f"do not fit: {_on_a_line(error)}"
+            raise ConfigError(f"model.weights: the hub's weights for '{architecture}' {why}. {_WAYS_OUT}") from error
     missed = _unchanged(start, model)
     if missed:
-        raise ConfigError(f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}.")
+        raise ConfigError(f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}. {_WAYS_OUT}")
     return model
 
 
@@ -158,28 +158,9 @@ def _hub_weights(architecture: str) -> Any:
 
 def _not_to_be_had(architecture: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"model.weights: the hub's weights for '{architecture}' cannot be had ({_first_line(error)}): set "
-        "model.weights to a checkpoint's file or folder, or to `none` for a random start."
+        f"model.weights: the hub's weights for '{architecture}' cannot be had ({_on_a_line(error)}): try again later. "
+        f"{_WAYS_OUT}"
     )
-
-
-def _cached(hub_id: str | None) -> str | None:
-    """Return the weights' file in the hub's local cache: nothing is asked of the network for what is there."""
-    if not hub_id:
-        return None
-    found = (try_to_load_from_cache(hub_id, name) for name in HUB_FILES)
-    return next((path for path in found if isinstance(path, str)), None)
-
-
-def _ask_hub(hub_id: str) -> None:
-    """Ask once, with a short patience, before the hub's own client asks for most of a minute."""
-    if constants.HF_HUB_OFFLINE:
-        raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set, and they are not in the local cache")
-    for name in HUB_FILES:
-        answer = httpx.head(f"{constants.ENDPOINT}/{hub_id}/resolve/main/{name}", timeout=_PATIENCE)
-        if answer.status_code < httpx.codes.BAD_REQUEST:
-            return
-    raise OSError(f"{constants.ENDPOINT} answered {answer.status_code} for {hub_id}")
 
 
 def _unchanged(start: State, model: nn.Module) -> list[str]:
@@ -283,6 +264,10 @@ def _unfit(architecture: str, image_size: int, error: Exception, key: str = "dat
 def _some(names: list[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{rest}"
+
+
+def _on_a_line(error: BaseException) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …").rstrip(".")
 
 
 def _first_line(error: BaseException) -> str:

@@ -110,7 +110,8 @@ class Epochs(Callback):
     def state_dict(self) -> dict[str, Any]:
         history = [asdict(result) for result in self._best.history]
         best = {"best": asdict(self._best.result), "state": self._best.state}
-        return {"history": history, "spent": self._spent.model_dump(), **best}
+        spent, at_once = self._spent.model_dump(), self._training.micro_batch_size
+        return {"history": history, "spent": spent, "at_once": at_once, **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         history = [EpochResult(**result) for result in state_dict["history"]]
@@ -128,6 +129,12 @@ def _pictures(trainer: Trainer) -> int:
 def kept_state(kept: Path) -> dict[str, Any]:
     states: dict[str, dict[str, Any]] = torch.load(kept, map_location="cpu", weights_only=True)["callbacks"]
     return next(state for name, state in states.items() if Epochs.__name__ in name)
+
+
+def with_kept_batch(training: TrainingConfig, kept: Path) -> TrainingConfig:
+    """Return the training with the pictures at a time that the interrupted one had come down to."""
+    at_once = kept_state(kept).get("at_once", training.micro_batch_size)
+    return training.model_copy(update={"micro_batch_size": at_once})
 
 
 def interrupted_at(kept: Path) -> int:

@@ -39,7 +39,7 @@ from imago.training.classifier import (
     try_out,
 )
 from imago.training.datamodule import PictureDataModule
-from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state
+from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state, with_kept_batch
 from imago.training.features import Features, features_of, fit_head
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
@@ -107,6 +107,10 @@ def train(
             try_out(network, model.architecture, size, "training.train_size")
         preprocessing = preprocessing_of(network, image_size)
         weights_license = license_of(network, model.weights)
+        kept = workdir / CHECKPOINT
+        done = interrupted_at(kept)
+        if done:
+            training = with_kept_batch(training, kept)
         data = PictureDataModule(
             dataset,
             classes,
@@ -120,8 +124,6 @@ def train(
         )
         alone = training.devices * training.nodes == 1
         best = Best(reporting, on_epoch if alone else None)
-        kept = workdir / CHECKPOINT
-        done = interrupted_at(kept)
         layout = memory_format_of(network)
         if cache is not None:
             layout = measured_memory_format(network, model.architecture, image_size, cache / "layouts")

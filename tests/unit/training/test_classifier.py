@@ -1,23 +1,17 @@
 """A classifier begins with the weights that were asked for, or says why it cannot."""
 
 import json
-import socket
-import time
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from imago.errors import ConfigError
 from imago.training.classifier import check_architecture, create_classifier, license_of, preprocessing_of, weights_state
-from tests.unit.training.hub import served
 from tests.unit.training.moths import ARCHITECTURE, SIZE
-
-HUB_PATH = f"/{timm.get_pretrained_cfg(ARCHITECTURE).hf_hub_id}/resolve/main/model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -154,59 +148,6 @@ def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
 def test_an_architecture_says_which_size_it_cannot_take() -> None:
     with pytest.raises(ConfigError, match=r"'test_vit' does not take pictures of 8×8 pixels \(data\.image_size\)"):
         create_classifier("test_vit", "none", 3, 8)
-
-
-@pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-def _point_hub_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-
-
-@pytest.mark.usefixtures("empty_cache")
-def test_the_hub_is_asked_for_pretrained_weights_and_then_no_more(
-    monkeypatch: pytest.MonkeyPatch, learned: dict[str, torch.Tensor]
-) -> None:
-    with served({HUB_PATH: save(learned)}) as address:
-        _point_hub_at(monkeypatch, address)
-        assert _has_backbone(create_classifier(ARCHITECTURE, "hub", 3, SIZE), learned)
-    again = create_classifier(ARCHITECTURE, "hub", 3, SIZE)
-    assert _has_backbone(again, learned)
-    assert license_of(again, "hub") == timm.get_pretrained_cfg(ARCHITECTURE).license == "apache-2.0"
-
-
-@pytest.mark.usefixtures("empty_cache")
-def test_hub_weights_with_a_layer_missing_are_refused(
-    monkeypatch: pytest.MonkeyPatch, learned: dict[str, torch.Tensor]
-) -> None:
-    half = {name: value for name, value in learned.items() if not name.startswith("conv_head")}
-    with served({HUB_PATH: save(half)}) as address:
-        _point_hub_at(monkeypatch, address)
-        with pytest.raises(ConfigError, match=r"lack conv_head\.weight"):
-            create_classifier(ARCHITECTURE, "hub", 3, SIZE)
-
-
-@pytest.mark.usefixtures("empty_cache")
-def test_without_a_network_both_ways_out_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        _point_hub_at(monkeypatch, f"http://127.0.0.1:{closed.getsockname()[1]}")
-        begun = time.monotonic()
-        with pytest.raises(ConfigError, match=r"cannot be had.*checkpoint's file or folder, or to `none`") as refusal:
-            create_classifier(ARCHITECTURE, "hub", 3, SIZE)
-    assert time.monotonic() - begun < 10
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.usefixtures("empty_cache")
-def test_the_hub_turned_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set.*or to `none`"):
-        create_classifier(ARCHITECTURE, "hub", 3, SIZE)
 
 
 def test_an_architecture_without_pretrained_weights_says_so() -> None:

@@ -13,7 +13,9 @@ import torch
 
 from imago.config import ModelConfig, TrainingConfig
 from imago.progress import EpochResult
+from imago.training.datamodule import Batch
 from imago.training.epochs import CHECKPOINT, kept_state
+from imago.training.module import ClassifierModule
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
@@ -28,13 +30,14 @@ def run(
     workdir: Path,
     *,
     epochs: int = EPOCHS,
+    auto_batch_size: bool = False,
     reporter: Silence | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
 ) -> TrainedModel:
     return train(
         small_moths(),
         ModelConfig(architecture=ARCHITECTURE, weights="none"),
-        TrainingConfig(epochs=epochs, batch_size=8),
+        TrainingConfig(epochs=epochs, batch_size=8, auto_batch_size=auto_batch_size),
         image_size=SIZE,
         seed=0,
         workdir=workdir,
@@ -77,6 +80,36 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: Train
     assert before["cpu_seconds"] > 0
     assert again.spent.cpu_seconds > before["cpu_seconds"]
     assert 0 < again.spent.wall_seconds - before["wall_seconds"] <= time.monotonic() - begun
+
+
+def test_a_training_with_less_memory_goes_on_with_the_batch_it_had_come_down_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ClassifierModule.training_step
+    sizes: list[int] = []
+
+    def greedy(self: ClassifierModule, batch: Batch, index: int) -> torch.Tensor:
+        sizes.append(len(batch[1]))
+        if len(batch[1]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, batch, index)
+
+    def interrupt(result: EpochResult) -> None:
+        if result.epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassifierModule, "training_step", greedy)
+    uncut = run(tmp_path / "uncut", auto_batch_size=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", auto_batch_size=True, on_epoch=interrupt)
+    sizes.clear()
+    reporter = Silence()
+    again = run(tmp_path / "cut", auto_batch_size=True, reporter=reporter)
+    assert "going on after epoch 2" in reporter.stream.getvalue()
+    assert max(sizes) == 4
+    assert [result.val_loss for result in again.history] == [result.val_loss for result in uncut.history]
+    states = again.model.state_dict(), uncut.model.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 @pytest.mark.parametrize("content", [b"", b"broken", None])
