@@ -5,10 +5,11 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # malloc.h
 _NEVER = -1
 _AHEAD = 64 << 20  # bytes asked of the kernel beyond what is needed
-_USUAL = ((_TRIM_THRESHOLD, 128 << 10), (_TOP_PAD, 128 << 10), (_MMAP_MAX, 65536))
+_AFTER = ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20), (_TOP_PAD, 128 << 10), (_MMAP_MAX, 65536))
+"""What glibc's own thresholds grow to in a process that has freed large blocks; once set, they no longer grow."""
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def kept_memory() -> Iterator[None]:
     """Let glibc keep freed memory for a while, and hand it back at the end; elsewhere nothing changes.
 
     glibc maps every large block anew and unmaps it when it is freed, so that the kernel clears the pages of all of a
-    network's activations in every step: more than half of a step's time on a CPU.
+    network's activations in every step: more than half of a step's time on a CPU. Not to be nested.
     See https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
     if platform.libc_ver()[0] != "glibc":
@@ -28,6 +29,6 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        for option, value in _USUAL:
+        for option, value in _AFTER:
             libc.mallopt(option, value)
         libc.malloc_trim(0)
