@@ -30,7 +30,8 @@ def test_freed_memory_is_used_again_without_asking_the_kernel() -> None:
 def test_smaller_blocks_are_kept_as_before_once_it_is_over() -> None:
     with kept_memory():
         allocate(LARGE)
-    allocate(SMALL)
+    for _ in range(8):
+        allocate(SMALL)
     assert page_faults(lambda: [allocate(SMALL) for _ in range(20)]) < SMALL // resource.getpagesize()
 
 
