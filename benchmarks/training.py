@@ -25,7 +25,6 @@ from typing import Literal
 import click
 import numpy as np
 import torch
-from sklearn.metrics import precision_recall_curve
 from torch.utils.data import DataLoader
 
 from benchmarks import Figure, compare, plain, show
@@ -39,9 +38,10 @@ from imago.progress import Lines
 from imago.serving.export import export_package
 from imago.training.classifier import create_classifier, has_fixed_size, preprocessing_of
 from imago.training.datamodule import Batch, DecodedPictures, PictureDataModule, View, collate
-from imago.training.features import compute_features, out_of_sample_probabilities
+from imago.training.features import compute_features
+from imago.training.mislabelled import find_mislabelled
 from imago.training.module import ClassifierModule
-from imago.training.recipe import micro_batches, recipe_for
+from imago.training.recipe import at_once, recipe_for
 from imago.training.trainer import TrainedModel, train
 
 SYNTHETIC = Task(None, "mobilenetv3_large_100", "none", 224)
@@ -156,10 +156,12 @@ def flipped_labels(task: Task) -> Iterator[Figure]:
     classes = len(dataset.classes)
     given = labels.clone()
     given[rows] = (given[rows] + torch.from_numpy(rng.integers(1, classes, len(rows)))) % classes
-    probabilities = out_of_sample_probabilities((features, given), classes, folds=5)
-    doubt = 1 - probabilities[np.arange(len(given)), given.numpy()]
-    precision, recall, _ = precision_recall_curve(np.isin(np.arange(len(given)), rows), doubt)
-    yield _figure("training.flipped_labels", precision[recall >= 0.5][-1], FLIPPED, "precision", "higher")
+    wrong = {str(row) for row in rows}
+    suspects = find_mislabelled((features, given), [str(row) for row in range(len(given))], dataset.classes)
+    found = np.cumsum([one.id in wrong for one in suspects])
+    enough = np.flatnonzero(found >= len(rows) / 2)
+    precision = found[enough[0]] / (enough[0] + 1) if len(enough) else 0.0
+    yield _figure("training.flipped_labels", precision, FLIPPED, "precision", "higher")
 
 
 def _calibration(task: Task) -> Figure:
@@ -202,8 +204,8 @@ def _plain_epoch(task: Task) -> float:
 
 def _bare_loop(task: Task, epochs: int) -> float:
     """Take the very steps that the pipeline takes, without Lightning, ZenML, MLflow and checkpoints."""
-    module, data = _module_and_data(task, task.dataset(), TrainingConfig(epochs=epochs))
-    times = micro_batches(module.training_config)[1]
+    training = TrainingConfig(epochs=epochs, train_size=task.image_size)
+    module, data = _module_and_data(task, task.dataset(), training)
     optimiser = torch.optim.AdamW(module._groups())
     loader = data.train_dataloader()
     accuracy = 0.0
@@ -211,13 +213,14 @@ def _bare_loop(task: Task, epochs: int) -> float:
         for epoch in range(epochs):
             loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
             module.train()
-            for index, (images, labels) in enumerate(loader, start=1):
-                loss = torch.nn.functional.cross_entropy(module(images), labels, label_smoothing=0.1)
-                (loss / times).backward()
-                if index % times == 0:
-                    torch.nn.utils.clip_grad_norm_(module.parameters(), module.training_config.clip_norm)
-                    optimiser.step()
-                    optimiser.zero_grad()
+            for images, labels in loader:
+                optimiser.zero_grad()
+                parts = -(-len(labels) // at_once(training))
+                for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+                    loss = torch.nn.functional.cross_entropy(module(some), truth, label_smoothing=0.1, reduction="sum")
+                    (loss / len(labels)).backward()
+                torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
+                optimiser.step()
             module.eval()
             with torch.inference_mode():
                 right = [float((module(images).argmax(1) == labels).sum()) for images, labels in data.val_dataloader()]
@@ -233,6 +236,7 @@ def _pipeline(task: Task, epochs: int, scratch: Path) -> float:
         "model.weights": task.weights,
         "data.image_size": task.image_size,
         "training.epochs": epochs,
+        "training.train_size": task.image_size,
         "training.warmup_head": "false",
         "gate.min_accuracy": 0,
         "deploy.enabled": "false",
@@ -285,7 +289,7 @@ def _module_and_data(
     recipe = recipe_for(training, pretrained=task.weights != "none", image_size=task.image_size, fixed_size=fixed)
     data = PictureDataModule(
         dataset, dataset.classes, preprocessing_of(network, task.image_size),
-        batch_size=micro_batches(training)[0], sizes=recipe.sizes, how=recipe.augmentation, seed=0,
+        batch_size=training.batch_size, at_once=at_once(training), sizes=recipe.sizes, how=recipe.augmentation, seed=0,
     )  # fmt: skip
     return ClassifierModule(network, training, recipe, data.train_labels), data
 

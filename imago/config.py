@@ -107,7 +107,7 @@ class TrainingConfig(Section):
     micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: 16 on a CPU, all on a GPU
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
-    head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate
+    head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate if given, else what suits
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, from each layer to the one below
     weight_decay: float = Field(default=0.05, ge=0)  # AdamW's
     clip_norm: float = Field(default=5.0, ge=0)  # of the gradients; 0: as they are

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from matplotlib.transforms import blended_transform_factory, offset_copy
 
-from imago.progress import EpochResult
+from imago.history import EpochResult
 
 _INK, _SOFT, _LINE = "#1d2230", "#596174", "#dfe0e4"
 _BLUE, _RUST = "#2f5fd0", "#b5421d"

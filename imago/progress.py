@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -13,16 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What an epoch gave; epoch 0 is the head fitted on the frozen backbone's features, and the start otherwise."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
+from imago.history import EpochResult
 
 
 class Reporter(Protocol):

@@ -18,6 +18,9 @@ from materializers.model_package import ModelPackageMaterializer
 from stack.tracking import Tracking
 from steps.code import cached_by
 
+_NOT_FITTED = {"watts_per_core", "grid_intensity", "reject_coverage", "reject_error", "micro_batch_size"}
+"""Keys of training under which the same checkpoint is gone on from."""
+
 
 @step(
     output_materializers=ModelPackageMaterializer,
@@ -38,7 +41,8 @@ def train_model(
 
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
-    state = (accepted.digests, accepted.labels, accepted.splits, model, training, image_size, seed, weights_state)
+    fitted = training.model_dump(exclude=_NOT_FITTED)
+    state = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
     workdir = home.place_for("training", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=4)
     folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
@@ -71,5 +75,6 @@ def train_model(
             weights=f"{model.weights} ({weights_state})",
             seed=seed,
         )
+    shutil.rmtree(workdir)  # only now, so that a failing export costs no training
     log_metadata({"classes": list(package.spec.classes)})
     return package

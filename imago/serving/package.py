@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from imago.data.transforms import Preprocessing
 from imago.errors import ImagoError
 from imago.footprint import Spent
-from imago.progress import EpochResult
+from imago.history import EpochResult
 
 FILES = ("weights.safetensors", "model.onnx", "spec.json", "reference.parquet", "golden/golden.json", "MODEL_CARD.md")
 

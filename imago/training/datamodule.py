@@ -166,7 +166,8 @@ def collate(rows: Sequence[tuple[npt.NDArray[np.float32], int]]) -> Batch:
 class PictureDataModule(LightningDataModule):
     """The training and validation pictures of a data set.
 
-    `sizes` gives the side in pixels that each epoch trains at; validation is always at the model's own.
+    `sizes` gives the side in pixels that each epoch trains at; validation is always at the model's own. What is not
+    trained on comes `at_once` pictures at a time.
     """
 
     def __init__(
@@ -179,12 +180,14 @@ class PictureDataModule(LightningDataModule):
         sizes: Sequence[int],
         how: Augmentation | None,
         seed: int,
+        at_once: int | None = None,
         num_workers: int = 0,
         balanced: bool = False,
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing
         self.batch_size = batch_size
+        self.at_once = at_once or batch_size
         self.sizes = tuple(sizes)
         self.how = how
         self.seed = seed
@@ -200,22 +203,25 @@ class PictureDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches: shuffled, at the epoch's size."""
         view = View(self.train_pictures, self.train_labels, self.preprocessing, self.sizes, self.how, self.seed)
-        whole = len(view) > self.batch_size  # a last batch of one picture has no variance to normalise by
-        return self._loader(view, sampler=EpochOrder(view, balanced=self.balanced), drop_last=whole)
+        order = EpochOrder(view, balanced=self.balanced)
+        whole = len(order) > self.batch_size  # a last batch of one picture has no variance to normalise by
+        return self._loader(view, self.batch_size, sampler=order, drop_last=whole)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation pictures as the endpoint will see them."""
         view = View(self.val_pictures, self.val_labels, self.preprocessing)
-        return self._loader(view, sampler=Share(len(view)))
+        return self._loader(view, self.at_once, sampler=Share(len(view)))
 
     def plain_train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training pictures in their order, as the endpoint would see them."""
-        return self._loader(View(self.train_pictures, self.train_labels, self.preprocessing))
+        """Return the training pictures in their order, whole."""
+        return self._loader(View(self.train_pictures, self.train_labels, self.preprocessing), self.at_once)
 
-    def _loader(self, view: View, *, sampler: Sampler[int] | None = None, drop_last: bool = False) -> DataLoader[Batch]:
+    def _loader(
+        self, view: View, batch_size: int, *, sampler: Sampler[int] | None = None, drop_last: bool = False
+    ) -> DataLoader[Batch]:
         return DataLoader(
             view,  # type: ignore[arg-type]
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             drop_last=drop_last,
             collate_fn=collate,

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from imago.config import TrainingConfig
-from imago.progress import EpochResult, Reporter
+from imago.history import EpochResult
+from imago.progress import Reporter
 from imago.training.datamodule import Batch
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
@@ -48,12 +49,6 @@ class Best:
         if self.on_epoch is not None:
             for one in history:
                 self.on_epoch(one)
-
-    def since(self, monitor: str) -> int:
-        """Return how many epochs ago this figure was best."""
-        sign = -1 if monitor == "val_loss" else 1
-        values = [sign * getattr(result, monitor) for result in self.history]
-        return len(values) - 1 - max(range(len(values)), key=lambda index: values[index])
 
 
 class Epochs(Callback):
@@ -97,7 +92,7 @@ class Epochs(Callback):
         self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
-        if self._training.patience is not None and self._best.since(self._training.monitor) >= self._training.patience:
+        if _has_stopped(self._best.history, self._training):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
@@ -118,6 +113,15 @@ class Epochs(Callback):
         self._best.restore(history, EpochResult(**state_dict["best"]), state_dict["state"])
 
 
+def _has_stopped(history: list[EpochResult], training: TrainingConfig) -> bool:
+    """Tell whether the last epochs have brought nothing better, as many as `training.patience` bears."""
+    if training.patience is None:
+        return False
+    sign = -1 if training.monitor == "val_loss" else 1
+    values = [sign * getattr(result, training.monitor) for result in history]
+    return len(values) - 1 - max(range(len(values)), key=lambda index: values[index]) >= training.patience
+
+
 def _pictures(trainer: Trainer) -> int:
     """Return how many pictures this process sees in an epoch."""
     loader = trainer.train_dataloader
@@ -131,10 +135,16 @@ def kept_state(kept: Path) -> dict[str, Any]:
     return next(state for name, state in states.items() if Epochs.__name__ in name)
 
 
+def is_over(kept: Path, training: TrainingConfig) -> bool:
+    """Tell whether the training that left this checkpoint had done its last epoch, or had stopped before it."""
+    history = [EpochResult(**result) for result in kept_state(kept)["history"]]
+    return _has_stopped(history, training) or interrupted_at(kept) >= training.epochs
+
+
 def with_kept_batch(training: TrainingConfig, kept: Path) -> TrainingConfig:
-    """Return the training with the pictures at a time that the interrupted one had come down to."""
-    at_once = kept_state(kept).get("at_once", training.micro_batch_size)
-    return training.model_copy(update={"micro_batch_size": at_once})
+    """Return the training with as few pictures at a time as the interrupted one had come down to."""
+    known = [size for size in (kept_state(kept).get("at_once"), training.micro_batch_size) if size is not None]
+    return training.model_copy(update={"micro_batch_size": min(known, default=None)})
 
 
 def interrupted_at(kept: Path) -> int:

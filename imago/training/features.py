@@ -7,12 +7,14 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from imago import __version__
 from imago.progress import Reporter
 from imago.training.classifier import embed
 from imago.training.datamodule import PictureDataModule
@@ -91,7 +93,8 @@ def cached_features(path: Path, compute: Callable[[], tuple[Features, Features]]
 
 def _key(network: nn.Module, data: PictureDataModule) -> str:
     """Return a digest of all that decides the features: the backbone, its pictures and how they are shown to it."""
-    digest = hashlib.sha256(repr((data.contents, data.preprocessing)).encode())
+    shown = (data.contents, data.preprocessing, data.how is None, torch.__version__, timm.__version__, __version__)
+    digest = hashlib.sha256(repr(shown).encode())
     head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
     for name, value in network.state_dict().items():
         if value.data_ptr() not in head:

@@ -31,7 +31,7 @@ def measured_memory_format(model: nn.Module, architecture: str, image_size: int,
     """
     if torch.cuda.is_available():
         return memory_format_of(model)
-    setting = (architecture, image_size, torch.__version__, torch.get_num_threads(), platform.processor())
+    setting = (architecture, image_size, torch.__version__, torch.get_num_threads(), platform.uname())
     kept = cache / hashlib.sha256(repr(setting).encode()).hexdigest()[:16]
     try:
         return _LAYOUTS[kept.read_text(encoding="utf-8")]

@@ -8,11 +8,10 @@ from imago.serving.package import Suspect
 from imago.training.features import Features, out_of_sample_probabilities
 
 _FOLDS = 5
-_MOST = 100
 
 
 def find_mislabelled(features: Features, ids: Sequence[str], classes: Sequence[str]) -> list[Suspect]:
-    """Return at most 100 pictures that probably bear a wrong label, the least possible label first.
+    """Return the pictures that probably bear a wrong label, the least possible label first.
 
     Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) says how many there are, from what
     logistic regressions on a frozen backbone's features say of pictures that they were not fitted to.
@@ -31,7 +30,7 @@ def find_mislabelled(features: Features, ids: Sequence[str], classes: Sequence[s
         n_jobs=1,
     )
     counts = np.bincount(labels)  # of too few pictures of a class nobody can say which is odd
-    suspects = [
+    return [
         Suspect(
             id=ids[row],
             label=classes[labels[row]],
@@ -39,6 +38,5 @@ def find_mislabelled(features: Features, ids: Sequence[str], classes: Sequence[s
             probability=float(probabilities[row, labels[row]]),
         )
         for row in rows.tolist()
-        if counts[labels[row]] >= _FOLDS
+        if counts[labels[row]] >= _FOLDS and probabilities[row].argmax() != labels[row]
     ]
-    return suspects[:_MOST]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from timm.data import Mixup
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
@@ -16,7 +17,7 @@ from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.training.datamodule import Batch, of_all
 from imago.training.layout import memory_format_of
-from imago.training.recipe import Recipe
+from imago.training.recipe import Recipe, at_once
 
 _WARMUP_SHARE = 0.15
 
@@ -33,6 +34,7 @@ class ClassifierModule(LightningModule):
         memory_format: torch.memory_format | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = model
         self.memory_format = memory_format or memory_format_of(model)
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
@@ -73,26 +75,40 @@ class ClassifierModule(LightningModule):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, index: int) -> None:
+        """Make one step of the weights, its gradients computed in parts that weigh as much as they have pictures."""
         images, labels = batch
         smoothing = self.training_config.label_smoothing
-        if self.mixup is not None and len(labels) % 2 == 0:
-            images, labels = self.mixup(images, labels)  # which smooths them, too
+        if self.mixup is not None and len(labels) > 1:
+            pairs = len(labels) // 2 * 2  # mixed by twos, so that an odd batch goes without its last
+            images, labels = self.mixup(images[:pairs], labels[:pairs])  # which smooths them, too
             smoothing = 0.0
         weight = None if self.class_weights is None else self.class_weights.to(images.device)
-        loss = functional.cross_entropy(self(images), labels, weight=weight, label_smoothing=smoothing)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise ImagoError(
-                f"The training loss is no longer a number in step {index + 1} of epoch {self.current_epoch + 1}: lower "
-                f"training.learning_rate (it is {self.recipe.learning_rate:g})."
-            )
-        self._losses.append(value)
-        return loss
-
-    def on_train_batch_end(self, *_: object) -> None:
+        whole = float(len(labels)) if weight is None or labels.ndim > 1 else float(weight[labels].sum())
+        parts = math.ceil(len(labels) / at_once(self.training_config))
+        optimiser = self.optimizers()
+        assert isinstance(optimiser, LightningOptimizer)
+        optimiser.zero_grad()
+        value = 0.0
+        for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            loss = functional.cross_entropy(self(some), truth, weight, label_smoothing=smoothing, reduction="sum")
+            loss = loss / whole
+            value += loss.item()
+            if not math.isfinite(value):
+                raise ImagoError(
+                    f"The training loss is no longer a number in step {index + 1} of epoch {self.current_epoch + 1}: "
+                    f"lower training.learning_rate (it is {self.recipe.learning_rate:g})."
+                )
+            self.manual_backward(loss)
+        optimiser.step()
+        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
         if self.average is not None:
             self.average.update(self.model, step=self.global_step)
+        self._losses.append(value)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.training_config.clip_norm:
+            self.clip_gradients(optimizer, self.training_config.clip_norm, "norm")
 
     def on_validation_epoch_start(self) -> None:
         self._outputs.clear()
@@ -121,7 +137,7 @@ class ClassifierModule(LightningModule):
             pct_start=_WARMUP_SHARE,
             cycle_momentum=False,
         )
-        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+        return [optimiser], [schedule]
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         """Give the parameters by learning rate and weight decay; timm knows the layers of its networks."""

@@ -1,6 +1,5 @@
 """What the defaults of training are: they depend on whether the backbone has learned before."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -34,14 +33,13 @@ def check_epochs(training: TrainingConfig, weights: str) -> None:
         )
 
 
-def micro_batches(training: TrainingConfig) -> tuple[int, int]:
-    """Return how many pictures are computed at a time, and how many such times make one step.
+def at_once(training: TrainingConfig) -> int:
+    """Return how many pictures of a batch are computed at a time.
 
     On a CPU a step is no faster for being computed at once, and its activations are most of the memory.
     """
-    at_once = training.micro_batch_size or (training.batch_size if torch.cuda.is_available() else _ON_CPU)
-    times = math.ceil(training.batch_size / at_once)
-    return math.ceil(training.batch_size / times), times
+    usual = training.batch_size if torch.cuda.is_available() else _ON_CPU
+    return min(training.batch_size, training.micro_batch_size or usual)
 
 
 def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, fixed_size: bool = False) -> Recipe:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from imago.config import Config, build_config, known_keys
 from imago.data.dataset import ImageDataset
 from imago.errors import ConfigError, ImagoError, did_you_mean
-from imago.progress import EpochResult, Reporter
+from imago.history import EpochResult
+from imago.progress import Reporter
 from imago.training.augment import check_rand_augment
 from imago.training.trainer import train
 

@@ -28,7 +28,8 @@ from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.footprint import Spent
-from imago.progress import EpochResult, Reporter
+from imago.history import EpochResult
+from imago.progress import Reporter
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import (
     create_classifier,
@@ -39,12 +40,12 @@ from imago.training.classifier import (
     try_out,
 )
 from imago.training.datamodule import PictureDataModule
-from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, kept_state, with_kept_batch
+from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, is_over, kept_state, with_kept_batch
 from imago.training.features import Features, features_of, fit_head
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
-from imago.training.recipe import check_epochs, micro_batches, recipe_for
+from imago.training.recipe import Recipe, at_once, check_epochs, recipe_for
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
@@ -91,87 +92,94 @@ def train(
     DataRefused where there is nothing to train with, and ImagoError where the loss is no longer a number.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    classes = dataset.split("train").classes
-    if len(classes) < 2:
-        raise DataRefused(f"Training needs pictures of two classes or more; there are {len(classes)}.")
+    kept = workdir / CHECKPOINT
+    if len(dataset.split("train").classes) < 2:
+        count = len(dataset.split("train").classes)
+        raise DataRefused(f"Training needs pictures of two classes or more; there are {count}.")
+    check_epochs(training, model.weights)
+    if training.rand_augment is not None:
+        check_rand_augment(training.rand_augment)
     meter = Meter(training)
-    with kept_memory(), _quiet(), _seeded(seed), reporter or progress.reporter() as reporting:
-        check_epochs(training, model.weights)
-        if training.rand_augment is not None:
-            check_rand_augment(training.rand_augment)
-        pretrained = model.weights != "none"
-        network = create_classifier(model.architecture, model.weights, len(classes), image_size)
-        fixed = has_fixed_size(model.architecture)
-        recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
-        for size in {*recipe.sizes} - {image_size}:
-            try_out(network, model.architecture, size, "training.train_size")
-        preprocessing = preprocessing_of(network, image_size)
-        weights_license = license_of(network, model.weights)
-        kept = workdir / CHECKPOINT
-        done = interrupted_at(kept)
-        if done:
-            training = with_kept_batch(training, kept)
-        data = PictureDataModule(
-            dataset,
-            classes,
-            preprocessing,
-            batch_size=micro_batches(training)[0],
-            sizes=recipe.sizes,
-            how=recipe.augmentation,
-            seed=seed,
-            num_workers=training.num_workers,
-            balanced=training.balance == "sampling",
-        )
-        alone = training.devices * training.nodes == 1
-        best = Best(reporting, on_epoch if alone else None)
-        layout = memory_format_of(network)
-        if cache is not None:
-            layout = measured_memory_format(network, model.architecture, image_size, cache / "layouts")
-        found: tuple[Features, Features] | None = None
-        head = head_of(network)
-        if pretrained and training.warmup_head and head is not None and head.bias is not None:
-            started = time.monotonic()
-            found = features_of(network, data, layout, reporting, cache and cache / "features")
-            if not done:
-                _warm_up(network, head, *found, best, started)
-        elif not pretrained:
-            _zero_head(network)
-        if done:
-            meter.before = kept_state(kept).get("spent", {})
-            reporting.note(f"going on after epoch {done} of {training.epochs}, where the training before was cut off")
-        module = ClassifierModule(network, training, recipe, data.train_labels, layout)
-        if not training.epochs and not best.history:
-            raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
-        if training.epochs:
-            callback = Epochs(best, reporting, seed, kept, training, meter)
+    meter.before = kept_state(kept).get("spent", {}) if interrupted_at(kept) else {}
+    with kept_memory(), _quiet(), reporter or progress.reporter() as reporting:
+        while True:
+            if done := interrupted_at(kept):
+                training = with_kept_batch(training, kept)
+                note = f"going on after epoch {done} of {training.epochs}, where the training before was cut off"
+                reporting.note(note)
             try:
-                _fit(module, data, callback, training, logger, kept if done else None, workdir)
+                with _seeded(seed):
+                    return _train(
+                        dataset, model, training, image_size, seed, workdir, logger, on_epoch, reporting, cache, meter
+                    )
             except (MemoryError, RuntimeError) as error:
-                smaller = _for_less_memory(training, error)
-                reporting.note(f"memory does not do: going on with {smaller.micro_batch_size} pictures at a time")
-                kept.unlink(missing_ok=True)
-                trained = train(
-                    dataset,
-                    model,
-                    smaller,
-                    image_size=image_size,
-                    seed=seed,
-                    workdir=workdir,
-                    logger=logger,
-                    on_epoch=on_epoch,
-                    reporter=reporting,
-                    cache=cache,
-                )
-                return replace(trained, spent=meter.read())
-        if training.epochs and not alone:  # what was best is known to the processes that trained, and kept by them
+                training = _for_less_memory(training, error)
+                reporting.note(f"memory does not do: going on with {training.micro_batch_size} pictures at a time")
+
+
+def _train(
+    dataset: ImageDataset,
+    model: ModelConfig,
+    training: TrainingConfig,
+    image_size: int,
+    seed: int,
+    workdir: Path,
+    logger: Logger | None,
+    on_epoch: Callable[[EpochResult], None] | None,
+    reporting: Reporter,
+    cache: Path | None,
+    meter: Meter,
+) -> TrainedModel:
+    classes, kept = dataset.split("train").classes, workdir / CHECKPOINT
+    pretrained, done = model.weights != "none", interrupted_at(kept)
+    network = create_classifier(model.architecture, model.weights, len(classes), image_size)
+    fixed = has_fixed_size(model.architecture)
+    recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
+    recipe = _fitting(recipe, network, model.architecture, image_size, training, reporting)
+    preprocessing = preprocessing_of(network, image_size)
+    weights_license = license_of(network, model.weights)
+    data = PictureDataModule(
+        dataset,
+        classes,
+        preprocessing,
+        batch_size=training.batch_size,
+        at_once=at_once(training),
+        sizes=recipe.sizes,
+        how=recipe.augmentation,
+        seed=seed,
+        num_workers=training.num_workers,
+        balanced=training.balance == "sampling",
+    )
+    alone = training.devices * training.nodes == 1
+    best = Best(reporting, on_epoch if alone else None)
+    layout = memory_format_of(network)
+    if cache is not None:
+        layout = measured_memory_format(network, model.architecture, image_size, cache / "layouts")
+    found: tuple[Features, Features] | None = None
+    head = head_of(network)
+    if pretrained and training.warmup_head and head is not None and head.bias is not None:
+        started = time.monotonic()
+        found = features_of(network, data, layout, reporting, cache and cache / "features")
+        if not done:
+            _warm_up(network, head, *found, best, started)
+    elif not pretrained:
+        _zero_head(network)
+    if not training.epochs and not best.history:
+        raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
+    if training.epochs:
+        module = ClassifierModule(network, training, recipe, data.train_labels, layout)
+        callback = Epochs(best, reporting, seed, kept, training, meter)
+        over = bool(done) and is_over(kept, training)
+        if not over:
+            _fit(module, data, callback, training, logger, kept if done else None, workdir)
+        if over or not alone:  # what was best is known to the processes that trained, and kept by them
             best.on_epoch = on_epoch
             callback.load_state_dict(kept_state(kept))
-        if training.epochs and best.result.epoch == 0:
+        if best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
-        network.load_state_dict(best.state)
-        network.eval().cpu()
-        logits, labels = _validate(network, data)
-        kept.unlink(missing_ok=True)
+    network.load_state_dict(best.state)
+    network.eval().cpu()
+    logits, labels = _validate(network, data)
     temperature = fit_temperature(logits, labels)
     return TrainedModel(
         model=network,
@@ -198,6 +206,26 @@ def _reject_threshold(
     if training.reject_coverage is not None:
         return fit_reject_threshold(probabilities, labels, coverage=training.reject_coverage)
     return min(fit_reject_threshold(probabilities, labels, coverage=_COVERAGE), _LOWEST_CERTAINTY)
+
+
+def _fitting(
+    recipe: Recipe,
+    network: nn.Module,
+    architecture: str,
+    image_size: int,
+    training: TrainingConfig,
+    reporting: Reporter,
+) -> Recipe:
+    """Return the recipe with sizes that the network takes. Raises ConfigError where it does not take what was asked."""
+    try:
+        for size in {*recipe.sizes} - {image_size}:
+            try_out(network, architecture, size, "training.train_size")
+    except ConfigError:
+        if training.train_size is not None:
+            raise
+        reporting.note(f"{architecture} takes pictures of {image_size} pixels only: it trains at these in every epoch")
+        return replace(recipe, sizes=(image_size,) * training.epochs)
+    return recipe
 
 
 def _zero_head(network: nn.Module) -> None:
@@ -228,12 +256,12 @@ def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConf
     lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
     if not lacking:
         raise error
-    half = micro_batches(training)[0] // 2
-    if training.auto_batch_size and half:
-        return training.model_copy(update={"micro_batch_size": half})
+    now = at_once(training)
+    if training.auto_batch_size and now > 1:
+        return training.model_copy(update={"micro_batch_size": now // 2})
     raise ImagoError(
-        f"Memory does not do for {micro_batches(training)[0]} pictures at a time: set training.micro_batch_size="
-        f"{max(1, half)}, or training.auto_batch_size=true, or take --config small_memory."
+        f"Memory does not do for {now} pictures at a time: set training.micro_batch_size={max(1, now // 2)}, or "
+        "training.auto_batch_size=true, or take --config small_memory."
     ) from error
 
 
@@ -261,8 +289,6 @@ def _fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
-        gradient_clip_val=training.clip_norm or None,
-        accumulate_grad_batches=micro_batches(training)[1],
         precision=_precision(training),
     )
     with _interruptible():

@@ -13,7 +13,7 @@ from imago.errors import ImagoError
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import EvaluationReport
 from imago.footprint import Spent
-from imago.progress import EpochResult
+from imago.history import EpochResult
 from imago.serving.package import FILES, ModelPackage
 from imago.serving.runtime import Runtime
 from materializers.evaluation_report import EvaluationReportMaterializer

@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from imago.figures import draw_curves, draw_importance, draw_trials
+from imago.history import EpochResult
 from imago.home import ROOT
-from imago.progress import EpochResult
 
 HISTORY = [
     EpochResult(0, 0.9, 1.4, 0.62, 1.0),

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from imago.progress import Bar, EpochResult, Lines, Reporter, counted, reporter
+from imago.history import EpochResult
+from imago.progress import Bar, Lines, Reporter, counted, reporter
 
 HEAD = EpochResult(0, 0.9, 1.4, 0.620, 2.0)
 FIRST = EpochResult(1, 1.5, 1.2, 0.812, 40.0)

@@ -18,8 +18,8 @@ import torch
 from imago.config import ModelConfig, TrainingConfig
 from imago.errors import ImagoError
 from imago.evaluation.calibration import softmax
+from imago.history import EpochResult
 from imago.monitoring.prediction_store import COLUMNS
-from imago.progress import EpochResult
 from imago.serving import export
 from imago.serving.export import PARITY, export_package, load_module
 from imago.serving.package import FILES, ModelPackage, ModelSpec

@@ -7,7 +7,7 @@ from typing import Self
 from imago.config import SyntheticConfig
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import synthetic_dataset
-from imago.progress import EpochResult
+from imago.history import EpochResult
 
 ARCHITECTURE = "test_efficientnet"  # timm's own for tests: 100,000 weights
 SIZE = 32

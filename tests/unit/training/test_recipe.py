@@ -3,7 +3,7 @@
 import pytest
 
 from imago.config import TrainingConfig
-from imago.training.recipe import micro_batches, recipe_for
+from imago.training.recipe import at_once, recipe_for
 
 
 def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> None:
@@ -46,9 +46,7 @@ def test_a_network_of_a_fixed_size_sees_no_other() -> None:
     assert recipe_for(TrainingConfig(epochs=2), pretrained=True, image_size=224, fixed_size=True).sizes == (224, 224)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "at_once", "expected"),
-    [(32, 16, (16, 2)), (32, 64, (32, 1)), (24, 16, (12, 2)), (5, 2, (2, 3)), (1, 1, (1, 1))],
-)
-def test_a_batch_is_computed_in_equal_parts(batch_size: int, at_once: int, expected: tuple[int, int]) -> None:
-    assert micro_batches(TrainingConfig(batch_size=batch_size, micro_batch_size=at_once)) == expected
+def test_no_more_is_computed_at_once_than_the_batch_has() -> None:
+    assert at_once(TrainingConfig(batch_size=32, micro_batch_size=10)) == 10
+    assert at_once(TrainingConfig(batch_size=8, micro_batch_size=10)) == 8
+    assert at_once(TrainingConfig(batch_size=8)) == 8

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from imago.config import ModelConfig, TrainingConfig
-from imago.progress import EpochResult
+from imago.history import EpochResult
 from imago.training.datamodule import Batch
 from imago.training.epochs import CHECKPOINT, kept_state
 from imago.training.module import ClassifierModule
+from imago.training.recipe import at_once
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
@@ -30,14 +31,14 @@ def run(
     workdir: Path,
     *,
     epochs: int = EPOCHS,
-    auto_batch_size: bool = False,
     reporter: Silence | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    **options: object,
 ) -> TrainedModel:
     return train(
         small_moths(),
         ModelConfig(architecture=ARCHITECTURE, weights="none"),
-        TrainingConfig(epochs=epochs, batch_size=8, auto_batch_size=auto_batch_size),
+        TrainingConfig.model_validate({"epochs": epochs, "batch_size": 8, **options}),
         image_size=SIZE,
         seed=0,
         workdir=workdir,
@@ -75,7 +76,7 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: Train
     assert again.best.epoch == whole.best.epoch
     states = again.model.state_dict(), whole.model.state_dict()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
     assert again.spent is not None
     assert before["cpu_seconds"] > 0
     assert again.spent.cpu_seconds > before["cpu_seconds"]
@@ -89,8 +90,8 @@ def test_a_training_with_less_memory_goes_on_with_the_batch_it_had_come_down_to(
     sizes: list[int] = []
 
     def greedy(self: ClassifierModule, batch: Batch, index: int) -> torch.Tensor:
-        sizes.append(len(batch[1]))
-        if len(batch[1]) > 4:
+        sizes.append(at_once(self.training_config))
+        if sizes[-1] > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(self, batch, index)
 
@@ -110,6 +111,51 @@ def test_a_training_with_less_memory_goes_on_with_the_batch_it_had_come_down_to(
     assert [result.val_loss for result in again.history] == [result.val_loss for result in uncut.history]
     states = again.model.state_dict(), uncut.model.state_dict()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize("options", [{}, {"patience": 1, "learning_rate": 1.0}])
+def test_a_training_that_was_over_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    first = run(tmp_path, **options)
+    assert bool(options) == (len(first.history) < EPOCHS)
+    monkeypatch.setattr(ClassifierModule, "training_step", lambda *_: pytest.fail("trained again"))
+    told: list[EpochResult] = []
+    again = run(tmp_path, on_epoch=told.append, **options)
+    assert tuple(told) == again.history == first.history
+    states = first.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_memory_that_ends_in_a_later_epoch_costs_no_epoch_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ClassifierModule.training_step
+
+    def greedy(self: ClassifierModule, batch: Batch, index: int) -> None:
+        if self.current_epoch == 2 and at_once(self.training_config) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(self, batch, index)
+
+    monkeypatch.setattr(ClassifierModule, "training_step", greedy)
+    told: list[EpochResult] = []
+    reporter = Silence()
+    trained = run(tmp_path, auto_batch_size=True, on_epoch=told.append, reporter=reporter)
+    assert "going on after epoch 2 of 4" in reporter.stream.getvalue()
+    assert [result.epoch for result in trained.history] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("options", [{"ema_decay": 0.9, "micro_batch_size": 3}])
+def test_averages_and_parts_of_batches_are_gone_on_with(tmp_path: Path, options: dict[str, object]) -> None:
+    def interrupt(result: EpochResult) -> None:
+        if result.epoch == 3:
+            raise KeyboardInterrupt
+
+    uncut = run(tmp_path / "uncut", **options)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", on_epoch=interrupt, **options)
+    again = run(tmp_path / "cut", **options)
+    assert [result.val_loss for result in again.history] == [result.val_loss for result in uncut.history]
 
 
 @pytest.mark.parametrize("content", [b"", b"broken", None])

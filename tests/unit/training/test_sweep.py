@@ -10,7 +10,7 @@ import yaml
 from imago.config import Config, SyntheticConfig, build_config
 from imago.data.synthetic import synthetic_dataset
 from imago.errors import ConfigError
-from imago.progress import EpochResult
+from imago.history import EpochResult
 from imago.training.sweep import SweepResult, apply, check_space, sweep
 from tests.unit.training.moths import ARCHITECTURE, Silence
 

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from imago.data.synthetic import synthetic_dataset
 from imago.data.transforms import decode, preprocess
 from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.evaluation.calibration import softmax
-from imago.progress import EpochResult
+from imago.history import EpochResult
+from imago.training import trainer
 from imago.training.datamodule import Batch
+from imago.training.epochs import CHECKPOINT
 from imago.training.module import ClassifierModule
+from imago.training.recipe import at_once
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
@@ -35,7 +39,7 @@ def _train(
         TrainingConfig.model_validate({"epochs": 2, "batch_size": 8, **options}),
         image_size=SIZE,
         seed=seed,
-        workdir=tmp_path,
+        workdir=Path(mkdtemp(dir=tmp_path)),
         reporter=Silence(),
     )
 
@@ -184,10 +188,12 @@ def test_ctrl_c_comes_out_as_it_went_in_and_the_signal_works_again(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_is_silent_and_leaves_no_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_training_is_silent_and_leaves_its_last_checkpoint_only(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     _train(tmp_path, epochs=1)
     assert capfd.readouterr() == ("", "")
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [CHECKPOINT]
 
 
 def test_a_pretrained_network_of_a_fixed_size_trains_at_it(tmp_path: Path) -> None:
@@ -284,6 +290,43 @@ def test_every_ingredient_is_repeatable_and_changes_the_weights(tmp_path: Path, 
     assert not _same(first, plain)  # activations computed twice are counted twice by batch norm's statistics
 
 
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"balance": "loss"}, {"mixup": 0.4}])
+def test_a_step_is_the_same_in_parts_as_at_once(tmp_path: Path, learned: str, options: dict[str, object]) -> None:
+    moths = small_moths(train=9)  # 18 pictures: one batch of 10, and 8 left over
+    shared = {"batch_size": 10, "freeze_batch_norm": True, "epochs": 3, **options}
+    whole = _train(tmp_path, learned, dataset=moths, **shared)
+    parts = _train(tmp_path, learned, dataset=moths, micro_batch_size=3, **shared)
+    for one, other in zip(whole.history, parts.history, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+    mixed = _train(tmp_path, learned, dataset=moths, micro_batch_size=3, **shared | {"learning_rate": 1e-5})
+    assert mixed.history[-1].val_loss != pytest.approx(parts.history[-1].val_loss, rel=1e-4)
+
+
+def test_mixup_takes_part_in_an_odd_batch(tmp_path: Path) -> None:
+    plain, mixed = (_train(tmp_path, batch_size=5, mixup=mixup) for mixup in (0.0, 1.0))
+    assert not _same(plain, mixed)
+
+
+def test_a_network_that_takes_one_size_only_trains_at_it_and_says_so(
+    tmp_path: Path, learned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(_model: object, _architecture: str, size: int, key: str = "") -> None:
+        raise ConfigError(f"does not take {size} pixels ({key})")
+
+    monkeypatch.setattr(trainer, "try_out", picky)
+    monkeypatch.setattr("imago.training.recipe._SEEN", 16)
+    reporter = Silence()
+    model = ModelConfig(architecture=ARCHITECTURE, weights=learned)
+    settings = {"image_size": 64, "seed": 0, "reporter": reporter}
+    training = TrainingConfig(epochs=2, batch_size=8)
+    trained = train(MOTHS, model, training, workdir=tmp_path / "work", **settings)
+    assert f"{ARCHITECTURE} takes pictures of 64 pixels only" in reporter.stream.getvalue()
+    assert len(trained.history) == 3
+    with pytest.raises(ConfigError, match="does not take 48 pixels"):
+        train(MOTHS, model, training.model_copy(update={"train_size": 48}), workdir=tmp_path / "asked", **settings)
+
+
 def test_training_stops_where_it_no_longer_gets_better(tmp_path: Path, learned: str) -> None:
     stopped = _train(tmp_path, learned, epochs=6, learning_rate=1.0, patience=2)
     assert len(stopped.history) < 7
@@ -304,7 +347,7 @@ def test_too_little_memory_names_the_batch_to_try_or_takes_it(
     step = ClassifierModule.training_step
 
     def greedy(self: ClassifierModule, batch: Batch, index: int) -> torch.Tensor:
-        if len(batch[1]) > 4:
+        if at_once(self.training_config) > 4:
             raise error
         return step(self, batch, index)
 
@@ -335,7 +378,7 @@ def test_two_processes_train_as_one_and_see_each_picture_once(tmp_path: Path) ->
         on_epoch=told.append,
         reporter=Silence(),
     )
-    one = _train(tmp_path / "one")
+    one = _train(tmp_path)
     assert [result.epoch for result in told] == [result.epoch for result in two.history] == [1, 2]
     for ours, theirs in zip(two.history, one.history, strict=True):
         assert ours.val_loss == pytest.approx(theirs.val_loss, abs=0.05)
