@@ -30,11 +30,12 @@ class Outcomes:
         rows, classes = np.arange(len(labels)), np.arange(probabilities.shape[1])
         uncalibrated = before_temperature(probabilities, temperature)
         likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        among_five = (likeliest == labels[:, None]).any(axis=1)
         answers = probabilities.argmax(axis=1)
         right = answers == labels
         return cls(
             means={
-                "top5": (likeliest == labels[:, None]).any(axis=1).astype(np.float64),
+                "top5": (among_five & (probabilities[rows, labels] > 0)).astype(np.float64),  # 0: it is not known
                 "log_loss": -np.log(np.clip(probabilities[rows, labels], _LEAST, 1.0)),
                 "uncalibrated_log_loss": -np.log(np.clip(uncalibrated[rows, labels], _LEAST, 1.0)),
                 "mean_confidence": probabilities.max(axis=1),
@@ -64,20 +65,39 @@ class Outcomes:
     def intervals(self, samples: int, seed: int) -> dict[str, tuple[float, float]]:
         """Return the range that holds a figure in 95 of 100 samples of as many pictures, drawn with replacement.
 
-        A calibration error is larger in a sample than in what it is drawn from, since its bins are noisier: that excess
-        is taken off, or the range would lie above the figure. Nothing for no samples.
+        A calibration error has the range of `_of_calibration` instead. Nothing for no samples.
         """
         if not samples:
             return {}
-        whole = self.figures(np.ones((1, len(self.shown))))
-        parts = [self.figures(weights) for weights in _drawn(len(self.shown), samples, seed)]
+        count = len(self.shown)
+        whole = self.figures(np.ones((1, count)))
+        parts = []
+        for weights in _drawn(count, samples, seed):
+            noise = {f"{name} noise": np.abs((weights - 1) @ gap).sum(axis=1) for name, gap in self.gaps.items()}
+            parts.append(self.figures(weights) | {name: values / count for name, values in noise.items()})
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         ranges = {}
         for name, figure in whole.items():
-            values = np.concatenate([part[name] for part in parts])
-            excess = values.mean() - figure[0] if name in _FROM_BINS else 0.0
-            low, high = np.percentile(values, (2.5, 97.5)) - excess
-            ranges[name] = (max(0.0, float(low)), float(high))
+            if name in self.gaps:
+                ranges[name] = _of_calibration(float(figure[0]), found[name], found[f"{name} noise"])
+            else:
+                low, high = np.percentile(found[name], (2.5, 97.5))
+                ranges[name] = float(low), float(high)
         return ranges
+
+
+def _of_calibration(figure: float, samples: Floats, noise: Floats) -> tuple[float, float]:
+    """Return the range of a calibration error, by what it is in samples, and by how far their bins are off in sum (S,).
+
+    Noise in the bins only adds to such an error, in the test pictures and once more in a sample of them. So the range
+    is the basic one, which mirrors the samples at the figure (Davison and Hinkley 1997, section 5.2). It begins at 0
+    where noise alone explains the figure, and ends no lower than the samples do, their excess taken off: mirrored, the
+    error of a model that is far off would end too low.
+    """
+    low, high = np.percentile(samples, (2.5, 97.5))
+    by_chance = figure <= np.percentile(noise, 97.5)
+    begin = 0.0 if by_chance else max(0.0, 2 * figure - high)
+    return float(begin), float(min(1.0, max(2 * figure - low, high - samples.mean() + figure)))
 
 
 def _gaps(confidence: Floats, right: npt.NDArray[np.bool_]) -> Floats:

@@ -21,7 +21,7 @@ class Finding(BaseModel):
 
 
 class Interval(Finding):
-    """The range that holds the true value in 95 of 100 such tests."""
+    """The range that holds the true value in 95 of 100 such tests; of a calibration error, in about 90."""
 
     low: float
     high: float

@@ -133,9 +133,13 @@ def _on_training(validation: Mapping[str, float]) -> list[Remark]:
 
 def _on_confidence(metrics: Metrics) -> Remark:
     claimed, true = percent(metrics.mean_confidence), percent(metrics.accuracy)
-    points = f"{100 * metrics.expected_calibration_error:.1f} points"
-    if metrics.expected_calibration_error <= _TRUSTED:
+    error, around = metrics.expected_calibration_error, metrics.expected_calibration_error_interval
+    points = f"{100 * error:.1f} points" + (f" ({100 * around.low:.1f}–{100 * around.high:.1f})" if around else "")
+    if error <= _TRUSTED:
         return Remark(True, f"Its confidence can be believed: it claims {claimed} on average and is off by {points}.")
+    if around and around.low <= _TRUSTED:
+        text = f"Nothing speaks against its confidence: it claims {claimed} on average and is off by {points}"
+        return Remark(True, f"{text}, which may be chance with so few pictures.")
     how = "sure" if metrics.mean_confidence > metrics.accuracy else "modest"
     text = f"Its confidence is off by {points}: it claims {claimed} on average, and {true} come true"
     return Remark(False, f"{text}. It is too {how}.")

@@ -35,6 +35,30 @@ def test_intervals_hold_the_true_figure_about_as_often_as_they_say() -> None:
     assert all(times >= 50 for times in held.values()), held
 
 
+@pytest.mark.parametrize(
+    ("pictures", "classes", "sharpened", "true"),
+    [(500, 20, 1.0, 0.005), (500, 20, 1.5, 0.151), (200, 5, 1.2, 0.047), (200, 5, 2.0, 0.159), (100, 100, 1.0, 0.003)],
+    ids=["calibrated", "too sure", "a little too sure", "far too sure", "calibrated, few pictures of many classes"],
+)
+def test_interval_of_the_calibration_error_holds_the_true_one_in_nine_of_ten_tests(
+    pictures: int, classes: int, sharpened: float, true: float
+) -> None:
+    probabilities, labels = drawn(100_000, 1, classes=classes, sharpened=sharpened)
+    truth = expected_calibration_error(probabilities, labels)
+    assert truth == pytest.approx(true, abs=0.001)
+    held = 0
+    for seed in range(60):
+        outcomes = Outcomes.of(*drawn(pictures, 100 + seed, classes=classes, sharpened=sharpened), 1.0)
+        low, high = outcomes.intervals(200, seed)["expected_calibration_error"]
+        held += low <= truth <= high
+    assert held >= 54
+
+
+def test_class_that_the_model_does_not_know_is_never_among_the_five_likeliest() -> None:
+    probabilities = np.array([[0.7, 0.3, 0.0, 0.0], [0.7, 0.3, 0.0, 0.0]])
+    assert Outcomes.of(probabilities, np.array([1, 2]), 1.0).figures(np.ones((1, 2)))["top5"] == 0.5
+
+
 def test_interval_of_the_calibration_error_lies_around_it() -> None:
     for sharpened in (1.0, 2.0):
         probabilities, labels = drawn(300, 3, sharpened=sharpened)

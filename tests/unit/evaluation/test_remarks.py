@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from imago.evaluation.calibration import softmax
 from imago.evaluation.metrics import Interval, compute_metrics
 from imago.evaluation.rejection import Strangers, judge_rejection
 from imago.evaluation.remarks import magnitude, percent, remarks
@@ -36,6 +37,27 @@ def test_a_model_that_claims_too_much_is_called_too_sure() -> None:
     assert (
         bad.text == "Its confidence is off by 35.0 points: it claims 95% on average, and 60% come true. It is too sure."
     )
+
+
+def test_a_calibrated_model_of_few_test_pictures_is_not_scolded_and_the_interval_is_said() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = softmax(rng.normal(0, 2, size=(100, 100)))
+    labels = (probabilities.cumsum(axis=1) < rng.random((100, 1))).sum(axis=1)
+    for sharpened, good in ((1.0, True), (3.0, False)):
+        claimed = softmax(sharpened * np.log(probabilities))
+        names = tuple(f"species {index}" for index in range(100))
+        metrics = compute_metrics(claimed, labels, names, bootstrap_samples=300, seed=0)
+        around = metrics.expected_calibration_error_interval
+        assert metrics.expected_calibration_error > 0.05
+        assert around is not None
+        (found,) = (
+            remark
+            for remark in remarks(report_of(rights(2, 2)).model_copy(update={"metrics": metrics}))
+            if "confidence" in remark.text
+        )
+        assert found.good is good
+        assert f"points ({100 * around.low:.1f}–{100 * around.high:.1f})" in found.text
+        assert found.text.startswith("Nothing speaks against" if good else "Its confidence is off by")
 
 
 def test_the_weakest_class_is_named_with_what_it_is_taken_for() -> None:
