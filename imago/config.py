@@ -162,7 +162,7 @@ class GateConfig(Section):
     min_class_recall: Fraction | None = None  # of the worst class, where chance does not explain it; None: no limit
     max_latency_ms: float | None = Field(default=None, gt=0)  # median of one picture, on one core; None: no limit
     max_model_bytes: int | None = Field(default=None, ge=1)  # of the ONNX graph with its weights; None: no limit
-    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of the exact tests: McNemar's, and a class's recall
+    significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of exact tests: McNemar's, all classes' recalls
     incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 from imago.config import GateConfig
 from imago.evaluation.metrics import Finding
 from imago.evaluation.report import EvaluationReport
+from imago.evaluation.significance import holm
 
 
 class Comparison(Finding):
@@ -101,9 +102,11 @@ def _flaw(challenger: EvaluationReport, config: GateConfig) -> str | None:
     if metrics.accuracy < config.min_accuracy:
         return f"Not good enough: {_right(challenger)}, at least {config.min_accuracy:.1%} asked (gate.min_accuracy)."
     if metrics.expected_calibration_error > config.max_calibration_error:
+        span = metrics.expected_calibration_error_interval
+        around = f" (the true error: {span.low:.3f}–{span.high:.3f})" if span else ""
         return (
-            f"Its confidence cannot be believed: it is off by {metrics.expected_calibration_error:.3f} on average, at "
-            f"most {config.max_calibration_error:.3f} allowed (gate.max_calibration_error)."
+            f"Its confidence cannot be believed: it is off by {metrics.expected_calibration_error:.3f} on average"
+            f"{around}, at most {config.max_calibration_error:.3f} allowed (gate.max_calibration_error)."
         )
     if config.min_class_recall is not None and (left := _left_behind(challenger, config)):
         return left
@@ -123,25 +126,34 @@ def _flaw(challenger: EvaluationReport, config: GateConfig) -> str | None:
 def _left_behind(challenger: EvaluationReport, config: GateConfig) -> str | None:
     """Name the worst class whose recall is below what is asked, and surely so.
 
-    A class counts only where an exact binomial test says that so few right answers are no chance: of a class with two
-    test pictures, a wrong answer or two seldom prove anything.
+    A class counts only where an exact binomial test says that so few right answers are no chance, Holm's correction
+    applied over all classes that the pictures show: of a class with two test pictures, a wrong answer or two seldom
+    prove anything, and of a hundred classes some are unlucky.
     """
     asked = config.min_class_recall or 0.0
-    found = []
-    for entry in challenger.metrics.per_class:
-        right = round((entry.recall or 0.0) * entry.support)
-        if not entry.support or right >= asked * entry.support:
-            continue
-        p_value = float(scipy.stats.binomtest(right, entry.support, asked, alternative="less").pvalue)
-        if p_value < config.significance:
-            found.append((right / entry.support, p_value, entry.label, f"{right} of {entry.support}"))
+    tested = [
+        (entry.label, round((entry.recall or 0.0) * entry.support), entry.support)
+        for entry in challenger.metrics.per_class
+        if entry.support
+    ]
+    p_values = [
+        float(scipy.stats.binomtest(right, support, asked, alternative="less").pvalue) for _, right, support in tested
+    ]
+    found = [
+        (right / support, p_value, label, f"{right} of {support}")
+        for (label, right, support), p_value, below in zip(
+            tested, p_values, holm(p_values, config.significance), strict=True
+        )
+        if below
+    ]
     if not found:
         return None
     recall, p_value, label, counts = min(found)
     others = f"; {len(found) - 1} more of the classes are below it, too" if len(found) > 1 else ""
     return (
         f"It leaves a class behind: of {label} it names {counts} test pictures right ({recall:.1%}), at least "
-        f"{asked:.1%} asked (gate.min_class_recall), and chance does not explain it (p = {p_value:.3g}){others}."
+        f"{asked:.1%} asked (gate.min_class_recall), and chance does not explain it (p = {p_value:.3g}, "
+        f"{len(tested)} classes tested){others}."
     )
 
 

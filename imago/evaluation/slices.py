@@ -8,6 +8,7 @@ import scipy  # loads its parts when they are used
 
 from imago.data.dataset import Attributes
 from imago.evaluation.metrics import Finding, Interval, wilson_interval
+from imago.evaluation.significance import holm
 
 _SMALLEST = 5
 _SIGNIFICANCE = 0.05
@@ -60,7 +61,7 @@ def find_slices(
     members += [member for name in _names(attributes) for member in _by_attribute(name, attributes)]
     members = [member for member in members if _SMALLEST <= member[2].sum() < len(right)]
     p_values = [_fewer_by_chance(right, inside) for _, _, inside in members]
-    weak = _holm(p_values)
+    weak = holm(p_values, _SIGNIFICANCE)
     slices = [
         Slice(
             by=by,
@@ -106,12 +107,3 @@ def _thirds(values: npt.NDArray[np.floating], words: tuple[str, ...]) -> list[tu
 
 def _fewer_by_chance(right: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> float:
     return float(scipy.stats.hypergeom.cdf(right[inside].sum(), len(right), right.sum(), inside.sum()))
-
-
-def _holm(p_values: Sequence[float]) -> list[bool]:
-    rejected = [False] * len(p_values)
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda position: p_values[position])):
-        if p_values[index] > _SIGNIFICANCE / (len(p_values) - rank):
-            break
-        rejected[index] = True
-    return rejected

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from imago.config import GateConfig
 from imago.evaluation.gate import compare, decide
+from imago.evaluation.metrics import Interval, compute_metrics
 from imago.evaluation.report import EvaluationReport
 from tests.unit.evaluation.reports import report_of, rights
 
@@ -25,7 +27,14 @@ def test_the_first_is_not_promoted_below_the_floor() -> None:
 def test_confidence_that_cannot_be_believed_is_not_promoted() -> None:
     decision = decide(report_of(rights(30, 50), confidence=0.999), None, GATE)
     assert not decision.promoted
-    assert "gate.max_calibration_error" in decision.reason
+    assert "off by 0.399 on average, at most 0.250 allowed (gate.max_calibration_error)" in decision.reason
+
+
+def test_how_much_of_the_calibration_error_may_be_chance_is_said() -> None:
+    sure = report_of(rights(30, 50), confidence=0.999)
+    around = {"expected_calibration_error_interval": Interval(low=0.26, high=0.53)}
+    report = sure.model_copy(update={"metrics": sure.metrics.model_copy(update=around)})
+    assert "off by 0.399 on average (the true error: 0.260–0.530), at most" in decide(report, None, GATE).reason
 
 
 def test_a_better_challenger_replaces_the_champion() -> None:
@@ -119,7 +128,7 @@ def test_a_class_left_behind_keeps_the_model_out_and_is_named() -> None:
     decision = decide(by_class((30, 30), (1, 10)), None, limited)
     assert not decision.promoted
     assert "of luna it names 1 of 10 test pictures right (10.0%), at least 50.0% asked" in decision.reason
-    assert "(gate.min_class_recall), and chance does not explain it (p = 0.0107)" in decision.reason
+    assert "(gate.min_class_recall), and chance does not explain it (p = 0.0107, 2 classes tested)" in decision.reason
     assert decide(by_class((30, 30), (1, 10)), None, GATE).promoted
     assert decide(by_class((30, 30), (9, 10)), None, limited).promoted
 
@@ -127,8 +136,23 @@ def test_a_class_left_behind_keeps_the_model_out_and_is_named() -> None:
 def test_a_class_of_two_pictures_does_not_decide_by_chance() -> None:
     limited = GateConfig(min_class_recall=0.5)
     assert decide(by_class((30, 30), (0, 2)), None, limited).promoted
-    assert decide(by_class((30, 30), (0, 4)), None, limited).promoted
-    assert not decide(by_class((30, 30), (0, 5)), None, limited).promoted
+    assert decide(by_class((30, 30), (0, 5)), None, limited).promoted
+    assert not decide(by_class((30, 30), (0, 6)), None, limited).promoted
+    alone = GateConfig(min_accuracy=0, max_calibration_error=1, min_class_recall=0.5)
+    assert decide(report_of([False] * 8, order=[1, 3, 5, 7]), None, alone).promoted
+    assert not decide(report_of([False] * 10, order=[1, 3, 5, 7, 9]), None, alone).promoted
+
+
+def test_of_models_whose_hundred_classes_are_just_as_good_as_asked_few_are_kept_out() -> None:
+    limited = GateConfig(min_accuracy=0, max_calibration_error=1, min_class_recall=0.7)
+    labels, names = np.repeat(np.arange(100), 20), tuple(f"species {index}" for index in range(100))
+    kept_out = 0
+    for seed in range(20):
+        right = np.random.default_rng(seed).random(2000) < 0.7
+        answers = np.where(right, labels, (labels + 1) % 100)
+        metrics = compute_metrics(np.eye(100)[answers], labels, names, bootstrap_samples=0, seed=0)
+        kept_out += not decide(report_of([True]).model_copy(update={"metrics": metrics}), None, limited).promoted
+    assert kept_out <= 2
 
 
 def test_the_worst_of_the_classes_is_named_and_the_others_counted() -> None:
