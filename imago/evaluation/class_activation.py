@@ -14,6 +14,8 @@ from imago.errors import ImagoError
 _BATCH = 8
 _GATHERING = {"token", "map"}  # timm's global_pool of heads that do not treat all places alike
 _BEFORE_ATTENTION = "norm1"  # timm's name: before it, the product all but vanishes, as a norm undoes any length
+_UNUSUAL = (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, LookupError)
+"""What captum and torch raise for a model that is not built as most of timm's are."""
 
 
 class NoClassActivationError(ImagoError):
@@ -39,7 +41,10 @@ def class_activation_maps(
     with _evaluating(module):
         for start in range(0, len(pixels), _BATCH):
             part = slice(start, start + _BATCH)
-            heat = _heat(module, torch.from_numpy(pixels[part]), torch.from_numpy(classes[part]))
+            try:
+                heat = _heat(module, torch.from_numpy(pixels[part]), torch.from_numpy(classes[part]))
+            except _UNUSUAL as error:
+                raise NoClassActivationError(f"The model's gradients cannot be had: {error}") from error
             if not heat.isfinite().all():
                 raise NoClassActivationError("The gradients of the model are not finite.")
             strongest = heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
@@ -95,10 +100,7 @@ def _evidence(reader: nn.Module, layers: list[nn.Module], pixels: Tensor, classe
     """Return gradient times activation of what each layer gives."""
     from captum.attr import LayerGradientXActivation
 
-    try:
-        found = LayerGradientXActivation(reader, layers).attribute(pixels, target=classes)
-    except (RuntimeError, AssertionError) as error:
-        raise NoClassActivationError(f"The model's gradients cannot be had: {error}") from error
+    found = LayerGradientXActivation(reader, layers).attribute(pixels, target=classes)
     return [evidence.detach() for evidence in found if isinstance(evidence, Tensor)]
 
 
@@ -109,7 +111,7 @@ def _places(evidence: Tensor, prefix: int | None) -> Tensor | None:
     if evidence.ndim != 3:
         return None
     tokens = evidence.sum(2)
-    side = isqrt(tokens.shape[1] - (prefix or 0))
+    side = isqrt(max(0, tokens.shape[1] - (prefix or 0)))
     first = tokens.shape[1] - side * side
     if side == 0 or first != (first if prefix is None else prefix):
         return None

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from imago.evaluation.class_activation import class_activation_maps
+from imago.evaluation.class_activation import NoClassActivationError, class_activation_maps
 
 SIZE, PATCH = 64, 16
 SHARE = (PATCH / SIZE) ** 2  # of the picture's area
@@ -85,3 +85,42 @@ def test_no_pictures_give_no_maps() -> None:
         32,
         32,
     )
+
+
+class Unusual(nn.Module):
+    """A network that keeps what its features are to be, and has more tokens before the places than it has tokens."""
+
+    num_prefix_tokens = 9
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.scale * torch.ones(len(pixels), *self.shape)
+
+    def forward_head(self, features: torch.Tensor) -> torch.Tensor:
+        return features.flatten(1)[:, :2]
+
+
+class Paired(Unusual):
+    """A network whose head gives two answers at once."""
+
+    def forward_head(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return features, features
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (nn.Linear(3, 2), "no attribute 'forward_features'"),
+        (Paired(3, 8, 8), "no attribute 'mean'"),
+        (Unusual(4, 6), "no square grid"),
+        (Unusual(2), "no square grid"),
+    ],
+    ids=["no features", "two answers", "fewer tokens than its prefix", "no places"],
+)
+def test_an_unusual_architecture_is_refused_so_that_another_method_can_be_taken(module: nn.Module, reason: str) -> None:
+    with pytest.raises(NoClassActivationError, match=reason):
+        class_activation_maps(module, np.zeros((1, 3, 64, 64), np.float32), np.zeros(1, np.int64))
