@@ -1,6 +1,7 @@
 """A trained model as a folder without a pickle: what is evaluated, registered, served and rolled back to.
 
-`weights.safetensors model.onnx spec.json reference.parquet golden/ MODEL_CARD.md`. No torch in here.
+`weights.safetensors model.onnx spec.json reference.parquet golden/ MODEL_CARD.md`, and `suspects.json` where they were
+looked for. No torch in here.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ import pytest
 
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
-from imago.data.synthetic import write_folder
+from imago.data.synthetic import SPECIES, write_folder
 from imago.errors import DataRefused
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.report import PREDICTIONS, EvaluationReport
@@ -150,6 +150,23 @@ def test_a_class_that_the_model_was_never_taught_counts_as_wrong(tmp_path: Path)
     assert report.unknown_classes == ("red",)
     assert report.metrics.accuracy == pytest.approx(2 / 3)
     assert "never taught: red" in report.html
+
+
+def test_the_page_says_why_no_strangers_were_judged(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package", ("blue", "green"))
+    strange = evaluate(package, colour_dataset(classes=("red", "yellow")), QUICK, seed=0).html
+    assert "no test picture shows a class that it knows" in strange
+    assert "all that can be drawn" not in strange
+    knows_all = evaluate(
+        make_package(tmp_path / "all", SPECIES), colour_dataset(classes=SPECIES[:2], test=2), QUICK, seed=0
+    ).html
+    assert "it knows all that can be drawn" in knows_all
+
+
+def test_the_page_says_that_the_memory_was_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imago.evaluation.memory._PATIENCE", 0.001)
+    page = evaluate(make_package(tmp_path / "package"), colour_dataset(test=2), QUICK, seed=0).html
+    assert "<dt>Memory</dt><dd>not measured:" in page
 
 
 def test_many_classes_are_drawn_as_a_map(tmp_path: Path) -> None:
