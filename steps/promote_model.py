@@ -36,8 +36,7 @@ def promote_model(
         champion_report = champion.report()
         if champion_report.test_fingerprint != report.test_fingerprint:
             accepted = dataset.without(validation.quarantined)
-            short = evaluation.model_copy(update={"robustness": False, "outside": None})
-            champion_report = evaluate(champion.package(), accepted, short, seed)
+            champion_report = evaluate(champion.package(), accepted, evaluation, seed, figures_only=True)
     if champion is not None and champion.package().fingerprint == model.fingerprint:
         decision = already_champion(report, champion.number)
     else:

@@ -39,12 +39,15 @@ def evaluate(
     seed: int,
     *,
     max_pixels: int = MAX_PIXELS,
+    figures_only: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
     """Answer every test picture and report on it; `on_progress` is told pictures done, and of how many.
 
     A test picture of a class that the model does not know counts as answered wrong, so that models of different
-    classes can be compared on the same pictures. Raises DataRefused for no test pictures, or an unreadable one.
+    classes can be compared on the same pictures. `figures_only` leaves out what no comparison needs: worse pictures,
+    strangers, MACs and memory, and the page, which is empty. Raises DataRefused for no test pictures, or an unreadable
+    one.
     """
     test = dataset.split("test")
     if not len(test):
@@ -65,12 +68,13 @@ def evaluate(
         temperature=package.spec.temperature,
     )
     latencies = _latencies(package, test, max_pixels)
-    parameters, macs = count_operations(package) or (None, None)
+    parameters, macs = (None if figures_only else count_operations(package)) or (None, None)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
     taught = dataset.counts()
     features["class size"] = np.array([taught[label]["train"] for label in test.labels], dtype=np.float64)
-    robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if config.robustness else []
+    worse = config.robustness and not figures_only
+    robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if worse else []
     rejected = np.array([answer.rejected for answer in answers])
     findings = Findings(
         model=package.spec.name,
@@ -89,7 +93,7 @@ def evaluate(
             probabilities.max(axis=1),
             right,
             rejected,
-            _strangers(runtime, test.labels, answers, config, seed, max_pixels),
+            None if figures_only else _strangers(runtime, test.labels, answers, config, seed, max_pixels),
             validation=_on_validation(package),
         ),
         slices=tuple(find_slices(right, test.labels, features, test.attributes)),
@@ -103,10 +107,10 @@ def evaluate(
         model_bytes=sum(file.stat().st_size for file in package.path.glob(f"{package.onnx.name}*")),
         parameters=parameters,
         macs=macs,
-        memory_bytes=answering_memory(package),
+        memory_bytes=None if figures_only else answering_memory(package),
     )
     predictions = _table(test, answers, probabilities)
-    page = render(findings, predictions, dataset, runtime, max_pixels=max_pixels)
+    page = "" if figures_only else render(findings, predictions, dataset, runtime, max_pixels=max_pixels)
     return EvaluationReport(**dict(findings), predictions=predictions, html=page)
 
 

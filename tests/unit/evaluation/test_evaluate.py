@@ -163,6 +163,19 @@ def test_the_page_says_why_no_strangers_were_judged(tmp_path: Path) -> None:
     assert "it knows all that can be drawn" in knows_all
 
 
+def test_figures_alone_are_those_of_the_whole_evaluation_without_what_no_comparison_needs(
+    report: EvaluationReport, tmp_path: Path
+) -> None:
+    package = make_package(tmp_path / "package", reject_threshold=0.5)
+    whole = EvaluationConfig(bootstrap_samples=20, outside=str(tmp_path / "gone"))
+    short = evaluate(package, colour_dataset(test=10, mislabelled=3), whole, seed=0, figures_only=True)
+    assert short.metrics == report.metrics
+    assert short.predictions == report.predictions
+    assert short.rejection is not None
+    assert short.rejection.strangers is None
+    assert (short.robustness, short.macs, short.memory_bytes, short.html) == ((), None, None, "")
+
+
 def test_the_page_says_that_the_memory_was_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imago.evaluation.memory._PATIENCE", 0.001)
     page = evaluate(make_package(tmp_path / "package"), colour_dataset(test=2), QUICK, seed=0).html
