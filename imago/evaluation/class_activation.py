@@ -32,7 +32,8 @@ def class_activation_maps(
     Carin 2020, https://arxiv.org/abs/2011.08891; Grad-CAM where the head averages the places); what speaks against
     the class is 0. Where a class token or a query gathers the places instead, most of it before the last block, it is
     the same product for what each attention is given, summed over the blocks, whether it speaks for or against,
-    less what every place has.
+    less what every place has. Where convolutions would make it lean to one side, it is averaged over
+    mirror images.
 
     Raises NoClassActivationError where the architecture cannot be read like that.
     """
@@ -42,7 +43,7 @@ def class_activation_maps(
         for start in range(0, len(pixels), _BATCH):
             part = slice(start, start + _BATCH)
             try:
-                heat = _heat(module, torch.from_numpy(pixels[part]), torch.from_numpy(classes[part]))
+                heat = _of_mirrored(module, torch.from_numpy(pixels[part]), torch.from_numpy(classes[part]))
             except _UNUSUAL as error:
                 raise NoClassActivationError(f"The model's gradients cannot be had: {error}") from error
             if not heat.isfinite().all():
@@ -50,6 +51,23 @@ def class_activation_maps(
             strongest = heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
             maps.append((heat / strongest).numpy())
     return np.concatenate(maps)
+
+
+def _of_mirrored(module: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
+    """Return the map; of a network that leans to one side, its mean with those of the mirror images."""
+    turns: list[list[int]] = [[], [3], [2], [2, 3]] if _leans(module) else [[]]
+    heats = [_heat(module, pixels.flip(sides), classes).flip([side - 1 for side in sides]) for sides in turns]
+    return torch.stack(heats).mean(0)
+
+
+def _leans(module: nn.Module) -> bool:
+    """Tell whether places of the last features lie before their middle in the picture.
+
+    Strided convolutions of odd kernels do that: each is about the first of the pixels that it passes over, which adds
+    up to half a stride of the whole network. Those of patches, as wide as their stride, do not.
+    """
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    return any(layer.stride[0] > 1 and layer.kernel_size[0] % 2 == 1 for layer in convolutions)
 
 
 def _heat(module: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:

@@ -78,6 +78,19 @@ def test_the_map_lies_on_the_patch_that_the_class_was_learnt_from(
     assert hottest > 0.8
 
 
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_efficientnet"])
+def test_the_map_of_a_mirror_image_is_the_mirrored_map(architecture: str) -> None:
+    torch.manual_seed(0)
+    module = timm.create_model(architecture, num_classes=3).eval()
+    nn.init.normal_(module.get_classifier().weight)
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 160, 160)).astype(np.float32)
+    classes = np.array([0, 2])
+    maps = class_activation_maps(module, pixels, classes)
+    mirrored = class_activation_maps(module, pixels[:, :, :, ::-1].copy(), classes)
+    assert maps.max() > maps.min()
+    np.testing.assert_allclose(mirrored[:, :, ::-1], maps, atol=1e-3)
+
+
 def test_no_pictures_give_no_maps() -> None:
     module = timm.create_model("test_resnet", num_classes=2)
     assert class_activation_maps(module, np.zeros((0, 3, 32, 32), np.float32), np.zeros(0, np.int64)).shape == (
