@@ -129,7 +129,14 @@ def finetune(task: Task, dataset: ImageDataset, epochs: int) -> float:
 
 
 def _loader(pictures: Pictures, *, shuffle: bool = False) -> DataLoader[tuple[torch.Tensor, int]]:
-    return DataLoader(pictures, batch_size=BATCH, shuffle=shuffle, drop_last=shuffle, num_workers=WORKERS)
+    return DataLoader(
+        pictures,
+        batch_size=BATCH,
+        shuffle=shuffle,
+        drop_last=shuffle,
+        num_workers=WORKERS,
+        multiprocessing_context="fork",  # as in a script that is run by itself
+    )
 
 
 def _accuracy(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, int]]) -> float:
