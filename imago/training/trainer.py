@@ -93,8 +93,7 @@ def train(
     """
     workdir.mkdir(parents=True, exist_ok=True)
     kept = workdir / CHECKPOINT
-    if len(dataset.split("train").classes) < 2:
-        count = len(dataset.split("train").classes)
+    if (count := len(dataset.split("train").classes)) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {count}.")
     check_epochs(training, model.weights)
     if training.rand_augment is not None:

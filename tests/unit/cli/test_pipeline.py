@@ -95,20 +95,15 @@ def test_options_that_make_no_sense_are_refused_in_one_line(
     assert said in errors[0]
 
 
+FROM_NOTHING = ("--set", "model.weights=none", "--set", "deploy.enabled=false")
+
+
 @pytest.mark.parametrize("also", [("--dry-run",), ()])
 @pytest.mark.parametrize("name", ["training", "sweep"])
 def test_a_policy_that_timm_does_not_know_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str, also: tuple[str, ...]
 ) -> None:
-    options = (
-        "--set",
-        "model.weights=none",
-        "--set",
-        "deploy.enabled=false",
-        "--set",
-        "training.rand_augment=m7",
-        *also,
-    )
+    options = (*FROM_NOTHING, "--set", "training.rand_augment=m7", *also)
     assert _front(monkeypatch, "--pipeline", name, *options) == 2
     said = capfd.readouterr()
     assert "training.rand_augment: 'm7' is no policy of timm's RandAugment: write, say, rand-m7-n2." in said.err
@@ -119,14 +114,7 @@ def test_a_policy_that_timm_does_not_know_is_refused_before_anything_runs(
 def test_a_policy_that_timm_knows_passes_a_dry_run(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = (
-        "--set",
-        "model.weights=none",
-        "--set",
-        "deploy.enabled=false",
-        "--set",
-        "training.rand_augment=rand-m7-n2",
-    )
+    options = (*FROM_NOTHING, "--set", "training.rand_augment=rand-m7-n2")
     assert _front(monkeypatch, "--pipeline", "training", *options, "--dry-run", "--json") == 0
     assert json.loads(capfd.readouterr().out)["config"]["training"]["rand_augment"] == "rand-m7-n2"
 
