@@ -15,11 +15,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from filelock import FileLock
 
-from imago.data.listing import EXTENSIONS
+from imago.data.listing import EXTENSIONS, MAX_FILE_BYTES
 from imago.data.manifest import SUFFIXES, holds_pictures, read_manifest
 from imago.errors import ConfigError, DataRefused
 
-_WANTED = EXTENSIONS | {*SUFFIXES, ".json", ".arrow"}
+_TABLES = {*SUFFIXES, ".json", ".arrow"}
+_WANTED = EXTENSIONS | _TABLES
 _SECRET = ("sig", "token", "key", "secret", "password", "credential")
 _MARKS_OF_A_VERSION = (
     "size",
@@ -37,6 +38,7 @@ _MARKS_OF_A_VERSION = (
 )
 _KEPT = 2  # versions of a source
 _ASKED = 16  # files of which the store is asked more at once
+_RAISED = (OSError, ValueError, EOFError, RuntimeError)  # the last by zipfile, for one with a password
 
 
 def refuse_secrets(source: str) -> None:
@@ -63,7 +65,8 @@ def fetch(uri: str, cache: Path) -> Path:
 
     Each version of the source has a folder of its own, which appears whole or not at all; a version that is there is
     not fetched again, and one that broke off goes on where it did. Of two processes one fetches, the other waits.
-    Raises ConfigError where the address cannot be read.
+    Raises ConfigError where the address cannot be read or the disk does not take it, DataRefused for a picture that is
+    too large; both before anything is fetched but a manifest, which says what belongs to the source.
     """
     remote = _look(uri)
     place = cache / hashlib.sha256(uri.encode()).hexdigest()[:16] / remote.state
@@ -149,12 +152,17 @@ def _look(uri: str) -> _Remote:
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Turn whatever a store's client raises into a ConfigError: each has errors of its own, with no common parent."""
+    """Turn what a store's client raises into a ConfigError: each has errors of its own, with no common parent.
+
+    Of Python's own errors only those count that clients raise over an address or an answer; others are defects.
+    """
     try:
         yield
     except ImportError as error:
         raise ConfigError(f"{what}: it needs a package that is not installed: {error}") from error
     except Exception as error:
+        if type(error).__module__ == "builtins" and not isinstance(error, _RAISED):
+            raise
         raise ConfigError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
@@ -193,6 +201,7 @@ def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None
     names = [name for name in names if not _is_whole(folder / name, remote.sizes[name])]
     if not names:
         return
+    _check_sizes(remote, names, folder, uri)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with _saying(f"{uri} cannot be fetched"):
@@ -200,6 +209,24 @@ def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None
     broken = [name for name in names if not _is_whole(folder / name, remote.sizes[name], unknown=True)]
     if broken:
         raise ConfigError(f"{uri} cannot be fetched: {broken[0]} did not come whole; run it again to go on.")
+
+
+def _check_sizes(remote: _Remote, names: list[str], folder: Path, uri: str) -> None:
+    """Raise DataRefused for a picture that would not be read, ConfigError for more than the disk takes."""
+    sizes = {name: remote.sizes[name] or 0 for name in names}
+    pictures = [name for name in names if Path(name).suffix.lower() not in _TABLES]
+    largest = max(pictures, key=sizes.__getitem__, default=None)
+    if largest and sizes[largest] > MAX_FILE_BYTES:
+        raise DataRefused(
+            f"{largest} at {uri} has {sizes[largest]:,} bytes, and a picture may have {MAX_FILE_BYTES:,}: make it "
+            "smaller there, or take it away. Nothing was fetched."
+        )
+    total, free = sum(sizes.values()), shutil.disk_usage(folder.parent).free
+    if total > free:
+        raise ConfigError(
+            f"{uri} has {total:,} bytes to fetch, and {folder.parent} has room for {free:,}: make room, set IMAGO_HOME "
+            "to another disk, or give an address with fewer pictures. Nothing was fetched."
+        )
 
 
 def _is_whole(path: Path, size: int | None, *, unknown: bool = False) -> bool:

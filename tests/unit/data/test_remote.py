@@ -1,7 +1,6 @@
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
@@ -18,6 +17,7 @@ from imago.errors import ConfigError, DataRefused
 from tests.loopback import serving
 from tests.unit.data import hubs
 from tests.unit.data.pictures import write_classes
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -103,13 +103,17 @@ def test_a_store_that_gives_less_than_it_listed_is_refused(bucket, monkeypatch):
 
 def test_of_two_processes_at_once_one_fetches_and_both_read(tmp_path):
     source = write_classes(tmp_path / "source", {"a": 4, "b": 4})
-    fetched = Counter()
+    looked, fetched = [], Counter()
 
     class Slow(Folder):
+        def do_HEAD(self):
+            looked.append(self.path)
+            super().do_HEAD()
+
         def do_GET(self):
             if self.path.endswith(".jpg"):
                 fetched[self.path] += 1
-                time.sleep(0.2)  # as over a network: the other process has begun meanwhile
+                until(lambda: looked.count(self.path) == 2, 30, "the other process has not begun")
             super().do_GET()
 
     code = "import sys; from pathlib import Path; from imago.data.remote import fetch; "
@@ -254,3 +258,55 @@ def test_a_manifest_may_name_pictures_without_an_extension(bucket):
     bucket.pipe("/moths/moths.csv", b"path;label\nplain;a\nb/1.jpg;b\n")
     dataset = load("memory://moths/moths.csv")
     assert all(dataset.image(index) for index in range(2))
+
+
+def listing(monkeypatch, bucket, **sizes):
+    """Let the store list other sizes than it has, and fail where anything is fetched."""
+    whole = type(bucket).find
+
+    def find(self, path, **options):
+        found = whole(self, path, **options)
+        return {name: info | {"size": sizes.get(Path(name).stem, info["size"])} for name, info in found.items()}
+
+    monkeypatch.setattr(type(bucket), "find", find)
+    monkeypatch.setattr(type(bucket), "get", lambda *_, **__: pytest.fail("fetched"))
+
+
+def test_a_picture_too_large_to_be_read_is_refused_before_anything_is_fetched(bucket, monkeypatch):
+    bucket.pipe("/moths/a/huge.jpg", b"huge")
+    listing(monkeypatch, bucket, huge=67_108_865)
+    with pytest.raises(DataRefused, match=r"a/huge\.jpg at memory://moths has 67,108,865 bytes, .* 67,108,864: make"):
+        load("memory://moths")
+
+
+def test_more_than_the_disk_takes_is_refused_before_anything_is_fetched(bucket, monkeypatch):
+    listing(monkeypatch, bucket)
+    total = sum(info["size"] for info in bucket.find("/moths", detail=True).values())
+    usage = shutil.disk_usage("/")._replace(free=total - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ConfigError, match=f"has {total:,} bytes to fetch, and .* room for {total - 1:,}: make room"):
+        load("memory://moths")
+
+
+@pytest.mark.parametrize("defect", [TypeError("a defect"), KeyError("a defect"), MemoryError("a defect")])
+def test_a_defect_or_want_of_memory_is_not_taken_for_a_wrong_address(bucket, monkeypatch, defect):
+    def fail(*_, **__):
+        raise defect
+
+    monkeypatch.setattr(type(bucket), "get", fail)
+    with pytest.raises(type(defect), match="a defect"):
+        load("memory://moths")
+
+
+class OwnError(Exception):
+    """As botocore, azure, paramiko and aiohttp have them."""
+
+
+@pytest.mark.parametrize("error", [OwnError("no access"), TimeoutError("no access"), RuntimeError("no access")])
+def test_what_a_client_raises_is_said_of_the_address(bucket, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(bucket), "get", fail)
+    with pytest.raises(ConfigError, match="memory://moths cannot be fetched: no access"):
+        load("memory://moths")
