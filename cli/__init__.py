@@ -123,7 +123,8 @@ def main() -> None:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    line = " ".join(message.split())
+    notes: list[str] = getattr(sys.exception(), "__notes__", [])
+    line = " ".join(" ".join([message, *(f"({note})" for note in notes)]).split())
     if "--json" in sys.argv:
         click.echo(json.dumps({"status": "failed", "error": line, "exit_code": code}))
     click.echo(f"error: {line}", err=True)

@@ -1,7 +1,11 @@
 """What can go wrong, said so that a person knows what, where and what to do."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_PRINTED = re.compile(r"^(?:imago(?:\.\w+)+\.)(?P<kind>[A-Z]\w+): (?P<text>.+)$", re.MULTILINE)
 
 
 class ImagoError(Exception):
@@ -32,6 +36,27 @@ class DeploymentFailed(ImagoError):  # noqa: N818
     """A version that did not come up; whatever served before still serves."""
 
     exit_code = 5
+
+
+def printed_error(text: str) -> ImagoError | None:
+    """Return the last error of ours in the traceback that another process printed.
+
+    One of a kind defined elsewhere comes back as an ImagoError, whatever this process has imported.
+    """
+    found = list(_PRINTED.finditer(text))
+    if not found:
+        return None
+    kinds = {kind.__name__: kind for kind in ImagoError.__subclasses__() if kind.__module__ == __name__}
+    return kinds.get(found[-1]["kind"], ImagoError)(found[-1]["text"].strip())
+
+
+@contextmanager
+def as_note(error: BaseException, what: str) -> Iterator[None]:
+    """Let what goes wrong while an error is cleaned up after become a note of that error, and not take its place."""
+    try:
+        yield
+    except Exception as later:  # noqa: BLE001  (whatever it is, it is said, and the first error is the one to raise)
+        error.add_note(f"{what}: {later}")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -1,12 +1,8 @@
 """Finds our own error behind a failed run, also where it was raised in a container and only printed."""
 
-import re
 from collections.abc import Iterator
 
-from imago import errors
-from imago.errors import ImagoError
-
-_ERROR = re.compile(r"^(?:imago(?:\.\w+)+\.)(?P<kind>[A-Z]\w+): (?P<text>.+)$", re.MULTILINE)
+from imago.errors import ImagoError, printed_error
 
 
 def reason(error: BaseException) -> ImagoError | None:
@@ -16,9 +12,8 @@ def reason(error: BaseException) -> ImagoError | None:
             return link
         printed = getattr(link, "stderr", None)
         text = printed.decode("utf-8", errors="replace") if isinstance(printed, bytes) else str(link)
-        if found := list(_ERROR.finditer(text)):
-            kind = getattr(errors, found[-1]["kind"], ImagoError)
-            return kind(found[-1]["text"].strip())
+        if found := printed_error(text):
+            return found
     return None
 
 
