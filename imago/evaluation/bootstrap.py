@@ -9,7 +9,9 @@ import numpy.typing as npt
 from imago.evaluation.calibration import BINS, before_temperature, bin_of
 
 _LEAST = 1e-12
+Z95 = 1.959963984540054
 _AT_ONCE = 4_000_000  # pictures drawn, over all samples that are in memory together
+_OVER_CLASSES = ("balanced_accuracy", "macro_f1")
 _FROM_BINS = ("expected_calibration_error", "uncalibrated_expected_calibration_error")
 
 Floats = npt.NDArray[np.floating]
@@ -65,25 +67,43 @@ class Outcomes:
     def intervals(self, samples: int, seed: int) -> dict[str, tuple[float, float]]:
         """Return the range that holds a figure in 95 of 100 samples of as many pictures, drawn with replacement.
 
-        A calibration error has the range of `_of_calibration` instead. Nothing for no samples.
+        Top-5 accuracy has Wilson's range instead, and a calibration error that of `_of_calibration`. Balanced accuracy
+        and macro F1 have at least Wilson's for the effective sample size of the classes' weights (Kish 1965; Franco et
+        al. 2019, https://pmc.ncbi.nlm.nih.gov/articles/PMC6690503): a model that is always right is so in every
+        sample, too. For no samples there is top-5's alone.
         """
-        if not samples:
-            return {}
         count = len(self.shown)
         whole = self.figures(np.ones((1, count)))
+        ranges = {"top5": wilson(float(whole["top5"][0]), count)}
+        if not samples:
+            return ranges
+        support = self.shown.sum(axis=0, dtype=np.float64)
+        support = support[support > 0]
+        effective = len(support) ** 2 / (1 / support).sum()
         parts = []
         for weights in _drawn(count, samples, seed):
             noise = {f"{name} noise": np.abs((weights - 1) @ gap).sum(axis=1) for name, gap in self.gaps.items()}
             parts.append(self.figures(weights) | {name: values / count for name, values in noise.items()})
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        ranges = {}
-        for name, figure in whole.items():
+        for name in whole.keys() - ranges.keys():
+            figure = float(whole[name][0])
             if name in self.gaps:
-                ranges[name] = _of_calibration(float(figure[0]), found[name], found[f"{name} noise"])
-            else:
-                low, high = np.percentile(found[name], (2.5, 97.5))
-                ranges[name] = float(low), float(high)
+                ranges[name] = _of_calibration(figure, found[name], found[f"{name} noise"])
+                continue
+            low, high = (float(bound) for bound in np.percentile(found[name], (2.5, 97.5)))
+            if name in _OVER_CLASSES:
+                least = wilson(figure, effective)
+                low, high = min(low, least[0]), max(high, least[1])
+            ranges[name] = low, high
         return ranges
+
+
+def wilson(share: float, total: float) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of so many pictures, which stays honest near 0 and 1."""
+    square = Z95**2
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    half = Z95 * (share * (1 - share) / total + square / (4 * total**2)) ** 0.5 / (1 + square / total)
+    return max(0.0, centre - half) if share > 0 else 0.0, min(1.0, centre + half) if share < 1 else 1.0
 
 
 def _of_calibration(figure: float, samples: Floats, noise: Floats) -> tuple[float, float]:

@@ -113,17 +113,18 @@ def fit_reject_threshold(
 
     Give one of two aims: `target_error`, the greatest share of wrong answers among those that stand (the lowest
     threshold that reaches it; just above the greatest confidence where none does, so that all are withheld), or
-    `coverage`, the share of pictures that must be answered. Raises ValueError for none or both.
+    `coverage`, the share of pictures that must be answered. It lies midway between the least sure answer that stands
+    and the next below, for the endpoint gives other last bits than training. Raises ValueError for none or both.
     """
     if (target_error is None) == (coverage is None):
         raise ValueError("fit_reject_threshold takes either target_error or coverage.")
     values, truth = _checked(probabilities, labels)
     if len(values) == 0:
         return 0.0
-    confidence = values.max(axis=1)
+    confidence = values.max(axis=1).astype(np.float32)  # in which the endpoint cannot tell 1 from nearly 1
     if coverage is not None:
         kept = int(np.ceil(coverage * len(confidence)))
-        return 0.0 if kept >= len(confidence) else float(np.sort(confidence)[::-1][max(kept, 1) - 1])
+        return _just_below(np.sort(confidence)[::-1][max(kept, 1) - 1], confidence)
     wrong = values.argmax(axis=1) != truth
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
@@ -131,8 +132,14 @@ def fit_reject_threshold(
     last_of_ties = np.append(ranked[1:] != ranked[:-1], True)
     good = np.flatnonzero(last_of_ties & (error <= float(target_error or 0.0)))
     if len(good) == 0:
-        return float(np.nextafter(ranked[0], 2.0))
-    return 0.0 if good[-1] == len(ranked) - 1 else float(ranked[good[-1]])
+        return float(np.nextafter(ranked[0], np.float32(2)))
+    return _just_below(ranked[good[-1]], confidence)
+
+
+def _just_below(least: np.float32, confidence: npt.NDArray[np.float32]) -> float:
+    """Return what is midway between this confidence and the next below; 0.0 where there is none."""
+    lower = confidence[confidence < least]
+    return (float(least) + float(lower.max())) / 2 if len(lower) else 0.0
 
 
 def _checked(values: Floats, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

@@ -185,6 +185,8 @@ def _compared(
     gain = comparison.only_challenger_right - comparison.only_champion_right
     drop = -gain / comparison.pictures
     sure = comparison.p_value < config.significance
+    if config.surely_better and not (sure and gain > 0):
+        return False, f"Not surely better than the champion, as gate.surely_better asks: {figures}."
     if gain > 0:
         doubt = "" if sure else ", though so small a difference may be chance"
         return True, f"Better than the champion: {figures}{doubt}."

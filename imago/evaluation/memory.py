@@ -47,14 +47,15 @@ def _measure(package: ModelPackage) -> int:
     picture = np.zeros((1, 3, size, size), dtype=np.float32)
     with suppress(OSError):  # a kernel without it counts the peak of the imports, too
         _PEAK.write_text("5", encoding="ascii")
-    before = _kibibytes("VmRSS")
+    before = kibibytes("VmRSS")
     runtime = Runtime(package, threads=1)
     for _ in range(_ANSWERS):
         runtime.predict_array(picture)
-    return 1024 * max(0, _kibibytes("VmHWM") - before)
+    return 1024 * max(0, kibibytes("VmHWM") - before)
 
 
-def _kibibytes(name: str) -> int:
+def kibibytes(name: str) -> int:
+    """Return a size that Linux states of this process, such as VmHWM, the peak of its resident memory: proc(5)."""
     (line,) = (line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1])
 

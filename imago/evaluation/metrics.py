@@ -7,9 +7,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from imago.errors import ImagoError
-from imago.evaluation.bootstrap import Outcomes
-
-_Z95 = 1.959963984540054
+from imago.evaluation.bootstrap import Outcomes, wilson
 
 Counts = npt.NDArray[np.int64]
 
@@ -41,7 +39,7 @@ class ClassMetrics(Finding):
 
 
 class Metrics(Finding):
-    """Every number of a classifier on one set of pictures; intervals are bootstrap where nothing else is said.
+    """Every number of a classifier on one set of pictures; intervals are from `bootstrap` where nothing else is said.
 
     Those that are None by default are missing from the reports of earlier versions.
     """
@@ -51,7 +49,7 @@ class Metrics(Finding):
     accuracy: float
     accuracy_interval: Interval  # Wilson's
     top5: float
-    top5_interval: Interval | None = None
+    top5_interval: Interval | None = None  # Wilson's
     balanced_accuracy: float
     balanced_accuracy_interval: Interval | None
     macro_f1: float
@@ -112,7 +110,8 @@ def compute_metrics(
     figures = {name: float(value[0]) for name, value in outcomes.figures(np.ones((1, len(truth)))).items()}
     ranges = outcomes.intervals(bootstrap_samples, seed)
     intervals = {
-        f"{name}_interval": Interval(low=ranges[name][0], high=ranges[name][1]) if ranges else None for name in figures
+        f"{name}_interval": Interval(low=ranges[name][0], high=ranges[name][1]) if name in ranges else None
+        for name in figures
     }
     return Metrics.model_validate(
         {
@@ -138,11 +137,8 @@ def wilson_interval(right: int, total: int) -> Interval:
     """Return Wilson's 95 % interval of a share, which stays honest near 0 and 1; (0, 1) for a total of 0."""
     if not total:
         return Interval(low=0.0, high=1.0)
-    share, square = right / total, _Z95**2
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = _Z95 * (share * (1 - share) / total + square / (4 * total**2)) ** 0.5 / (1 + square / total)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Interval(low=low if right else 0.0, high=high if right < total else 1.0)  # which rounding would miss
+    low, high = wilson(right / total, total)
+    return Interval(low=low, high=high)
 
 
 def _class_metrics(confusion: Counts, index: int, label: str) -> ClassMetrics:

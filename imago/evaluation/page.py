@@ -68,7 +68,7 @@ def render(
         remarks=remarks(findings),
         gallery=worst_mistakes(predictions, test, runtime, max_pixels=max_pixels),
         confused_pairs=confused_pairs(findings.metrics, predictions, test, max_pixels=max_pixels),
-        doubtful=doubtful_labels(findings.suspects, train, max_pixels=max_pixels),
+        doubtful=doubtful_labels(findings.suspects or (), train, max_pixels=max_pixels),
         knows_some=not set(findings.classes).isdisjoint(test.labels),
         taught=len(train),
         wrong=predictions.num_rows - sum(predictions.column("correct").to_pylist()),

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # loads its parts when they are used
 
+from imago.evaluation.bootstrap import Z95, wilson
 from imago.evaluation.metrics import Finding, Interval, wilson_interval
 
 _POINTS = 100
@@ -28,6 +29,7 @@ class Strangers(Finding):
     count: int
     withheld: int
     auroc: float  # how often a picture of its classes is given the greater confidence than a stranger
+    auroc_interval: Interval | None = None
 
     @property
     def withheld_share(self) -> float:
@@ -97,8 +99,24 @@ def risk_by_coverage(confidence: Floats, right: Rights) -> npt.NDArray[np.float6
 
 def judge_strangers(what: str, confidence: Floats, withheld: Sequence[bool], own: Floats) -> Strangers:
     """Compare the confidence (M,) in strangers with that in pictures of the model's `own` classes (N,)."""
-    ranks = scipy.stats.rankdata(np.concatenate([own, confidence]))[: len(own)]
-    above = ranks.sum() - len(own) * (len(own) + 1) / 2  # pairs in which the own picture is the surer, ties a half
-    return Strangers(
-        what=what, count=len(confidence), withheld=sum(withheld), auroc=float(above / (len(own) * len(confidence)))
-    )
+    auroc, interval = area_under_roc(own, confidence)
+    return Strangers(what=what, count=len(confidence), withheld=sum(withheld), auroc=auroc, auroc_interval=interval)
+
+
+def area_under_roc(positive: Floats, negative: Floats) -> tuple[float, Interval]:
+    """Return how often a score (N,) is above a negative's (M,), ties a half, and the 95 % interval of that.
+
+    The interval is DeLong's, from placements (1988, https://doi.org/10.2307/2531595); where these do not differ, as
+    where all pairs are in order, it is Wilson's for as many pictures as the smaller group has.
+    """
+    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
+    count = len(positive)
+    above = (ranks[:count] - scipy.stats.rankdata(positive)) / len(negative)  # of the negatives, below each positive
+    below = 1 - (ranks[count:] - scipy.stats.rankdata(negative)) / count  # of the positives, above each negative
+    area = float(above.mean())
+    error = sum(values.var(ddof=1) / len(values) for values in (above, below) if len(values) > 1) ** 0.5
+    if error == 0:
+        low, high = wilson(area, min(count, len(negative)))
+    else:
+        low, high = max(0.0, area - Z95 * error), min(1.0, area + Z95 * error)
+    return area, Interval(low=low, high=high)

@@ -64,7 +64,7 @@ class Findings(Finding):
     parameters: int | None = None  # None where timm cannot build the architecture
     macs: int | None = None  # multiplications with addition, a picture
     memory_bytes: int | None = None  # by which a process grows that loads the graph and answers picture by picture
-    suspects: tuple[Suspect, ...] = ()  # training pictures that probably bear a wrong label
+    suspects: tuple[Suspect, ...] | None = None  # training pictures whose label is probably wrong; None: not looked for
     weights: str = "not stated"  # that training began with
     weights_license: str = "not stated"
     spent: Spent | None = None  # by training

@@ -66,6 +66,24 @@ def test_interval_of_the_calibration_error_lies_around_it() -> None:
         assert 0 <= low < expected_calibration_error(probabilities, labels) < high < 0.3
 
 
+@pytest.mark.parametrize(("counts", "low"), [((25, 25), 0.929), ((98, 2), 0.671)])
+def test_a_model_that_is_always_right_is_not_held_to_be_certain(counts: tuple[int, int], low: float) -> None:
+    labels = np.repeat([0, 1], counts)
+    ranges = Outcomes.of(np.eye(2)[labels] * 0.8 + 0.1, labels, 1.0).intervals(100, 0)
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert ranges[name] == pytest.approx((low, 1.0), abs=0.001)
+    assert ranges["top5"] == pytest.approx((1 / (1 + 1.96**2 / sum(counts)), 1.0), abs=0.001)
+
+
+def test_intervals_of_a_model_that_is_seldom_wrong_hold_the_true_figure() -> None:
+    rng, labels, held = np.random.default_rng(0), np.repeat(np.arange(10), 10), 0
+    for seed in range(100):
+        answers = np.where(rng.random(100) < 0.02, (labels + 1) % 10, labels)
+        low, high = Outcomes.of(np.eye(10)[answers], labels, 1.0).intervals(200, seed)["balanced_accuracy"]
+        held += low <= 0.98 <= high
+    assert held >= 95
+
+
 def test_many_pictures_are_drawn_in_parts_and_alike() -> None:
     probabilities, labels = drawn(50, 2)
     ranges = Outcomes.of(probabilities, labels, 1.0).intervals(400, 5)

@@ -73,8 +73,8 @@ LABELS = np.array([0, 0, 0, 1, 1])  # the two least sure are wrong
 
 
 def test_reject_threshold_is_the_lowest_that_keeps_the_error() -> None:
-    assert fit_reject_threshold(PROBABILITIES, LABELS, target_error=0.0) == pytest.approx(0.8)
-    assert fit_reject_threshold(PROBABILITIES, LABELS, target_error=0.25) == pytest.approx(0.7)
+    assert fit_reject_threshold(PROBABILITIES, LABELS, target_error=0.0) == pytest.approx(0.75)
+    assert fit_reject_threshold(PROBABILITIES, LABELS, target_error=0.25) == pytest.approx(0.65)
     assert fit_reject_threshold(PROBABILITIES, LABELS, target_error=0.5) == 0.0
 
 
@@ -90,8 +90,19 @@ def test_reject_threshold_does_not_part_pictures_of_one_confidence() -> None:
 
 
 def test_reject_threshold_by_coverage_answers_that_share() -> None:
-    assert fit_reject_threshold(PROBABILITIES, LABELS, coverage=0.6) == pytest.approx(0.8)
+    assert fit_reject_threshold(PROBABILITIES, LABELS, coverage=0.6) == pytest.approx(0.75)
     assert fit_reject_threshold(PROBABILITIES, LABELS, coverage=1.0) == 0.0
+
+
+def test_reject_threshold_parts_no_pictures_that_the_endpoint_cannot_tell_apart() -> None:
+    confidence = np.array([1 - 1e-12, 1 - 1e-11, 1 - 1e-10, 0.6])  # the first three are 1 in float32
+    threshold = fit_reject_threshold(
+        np.stack([confidence, 1 - confidence], axis=1), np.array([0, 1, 1, 0]), coverage=0.25
+    )
+    assert threshold == pytest.approx(0.8)
+    all_wrong = np.ones(4, dtype=int)
+    threshold = fit_reject_threshold(np.stack([confidence, 1 - confidence], axis=1), all_wrong, target_error=0.1)
+    assert not (confidence.astype(np.float32) >= threshold).any()
 
 
 def test_reject_threshold_wants_one_aim() -> None:

@@ -264,5 +264,24 @@ def test_labels_that_look_wrong_are_shown_with_their_pictures(tmp_path: Path) ->
     section = report.html.partition("Labels that look wrong")[2].partition("<h2>")[0]
     assert "labelled <b>red</b><br>looks like <b>blue</b>" in section
     assert section.count("<img") == 1
-    none = evaluate(make_package(tmp_path / "none"), colour_dataset(), QUICK, seed=0)
-    assert "Labels that look wrong" not in none.html
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (None, "Not looked for: that takes the features of a pretrained backbone"),
+        ([], "None found among the training pictures."),
+        (
+            [{"id": "gone.png", "label": "red", "likelier": "blue", "probability": 0.001}],
+            "1 were found in what it was trained on; none of them is among the 12 training pictures here.",
+        ),
+    ],
+)
+def test_without_doubtful_labels_it_is_said_whether_they_were_looked_for(
+    tmp_path: Path, written: list[dict[str, object]] | None, said: str
+) -> None:
+    package = make_package(tmp_path / "package")
+    if written is not None:
+        (package.path / "suspects.json").write_text(json.dumps(written), encoding="utf-8")
+    report = evaluate(package, colour_dataset(), QUICK, seed=0)
+    assert said in report.html.partition("Labels that look wrong")[2].partition("<h2>")[0]

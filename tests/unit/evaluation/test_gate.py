@@ -56,6 +56,17 @@ def test_a_slightly_better_challenger_is_promoted_and_the_doubt_said() -> None:
     assert "may be chance" in decision.reason
 
 
+def test_where_surely_better_is_asked_for_a_lead_that_may_be_chance_does_not_do() -> None:
+    strict = GateConfig(surely_better=True)
+    doubtful = decide(report_of(rights(41, 50)), report_of(rights(40, 50)), strict)
+    assert not doubtful.promoted
+    assert doubtful.reason.startswith("Not surely better than the champion, as gate.surely_better asks: ")
+    assert "(p = 1)" in doubtful.reason
+    assert decide(report_of(rights(47, 50)), report_of(rights(35, 50)), strict).promoted
+    assert not decide(report_of(rights(35, 50)), report_of(rights(47, 50)), strict).promoted
+    assert decide(report_of(rights(35, 50)), None, strict).promoted
+
+
 def test_a_worse_challenger_is_kept_out() -> None:
     decision = decide(report_of(rights(39, 50)), report_of(rights(40, 50)), GATE)
     assert not decision.promoted

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from imago.evaluation.rejection import judge_rejection, judge_strangers, risk_by_coverage
+from imago.evaluation.bootstrap import wilson
+from imago.evaluation.rejection import area_under_roc, judge_rejection, judge_strangers, risk_by_coverage
 
 CONFIDENCE = np.array([0.9, 0.5, 0.8, 0.6])
 RIGHT = np.array([True, False, True, False])
@@ -53,3 +55,21 @@ def test_strangers_are_told_apart_as_scikit_learn_says() -> None:
     assert found.auroc == pytest.approx(roc_auc_score(truth, np.concatenate([own, strange])))
     assert (found.count, found.withheld) == (80, (strange < 0.3).sum())
     assert found.withheld_interval.low < found.withheld_share < found.withheld_interval.high
+
+
+def test_the_interval_of_an_area_holds_the_true_one_about_as_often_as_it_says() -> None:
+    rng, shift = np.random.default_rng(0), 1.0
+    true = norm.cdf(shift / 2**0.5)  # of two normal scores of equal spread
+    held = 0
+    for _ in range(400):
+        area, interval = area_under_roc(rng.normal(shift, size=60), rng.normal(size=40))
+        assert interval.low < area < interval.high
+        held += interval.low <= true <= interval.high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_pairs_that_are_all_in_order_do_not_make_an_area_certain() -> None:
+    area, interval = area_under_roc(np.arange(10.0) + 5, np.arange(5.0))
+    assert (area, interval.high) == (1.0, 1.0)
+    assert interval.low == pytest.approx(wilson(1.0, 5)[0])
+    assert 0.5 < interval.low < 0.6
