@@ -24,12 +24,13 @@ _FINGERPRINT = "imago.fingerprint"
 _TAG_PART = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
-def build_bento(package: ModelPackage, *, name: str, version: str) -> str:
+def build_bento(package: ModelPackage, *, name: str, version: str, card: str | None = None) -> str:
     """Put a package into BentoML's stores (under `BENTOML_HOME`) and return the exact tag, `name:version-code`.
 
     The tag's end is a digest of the endpoint's code, so that a Bento, which may be serving, is never replaced: the
-    same package and code give the same one, other code another. Raises ConfigError for a name or version that a tag
-    cannot hold, and ImagoError where the tag stands for another package already.
+    same package and code give the same one, other code another. It is described by `card`, or by the package's own.
+    Raises ConfigError for a name or version that a tag cannot hold, and ImagoError where the tag stands for another
+    package already.
     """
     telemetry.switch_off()
     import bentoml
@@ -46,7 +47,7 @@ def build_bento(package: ModelPackage, *, name: str, version: str) -> str:
             if _holds_the_code(Path(existing.path)):
                 return tag
             bentoml.bentos.delete(tag)
-        _build(package, tag, model, labels)
+        _build(card or package.card, tag, model, labels)
     except (BentoMLException, OSError) as error:
         raise ImagoError(f"The Bento {tag} cannot be built: {error}") from error
     return tag
@@ -100,7 +101,7 @@ def _save_model(package: ModelPackage, tag: str, labels: dict[str, str]) -> None
         shutil.copytree(package.path, model.path, dirs_exist_ok=True)
 
 
-def _build(package: ModelPackage, tag: str, model: str, labels: dict[str, str]) -> None:
+def _build(card: str, tag: str, model: str, labels: dict[str, str]) -> None:
     import bentoml
 
     name, _, version = tag.partition(":")
@@ -118,7 +119,7 @@ def _build(package: ModelPackage, tag: str, model: str, labels: dict[str, str]) 
                 name=name,
                 version=version,
                 labels=labels,
-                description=package.card,
+                description=card,
                 include=["imago/"],
                 models=[model],
                 python={"packages": [f"{one}=={installed(one)}" for one in REQUIREMENTS], "lock_packages": False},

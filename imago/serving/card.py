@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from imago.serving.package import ModelSpec
 
+_SCARCE = 3  # classes that are named
+
 
 def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return the card as Markdown; `counts` are the pictures by class and split."""
@@ -28,14 +30,18 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
     ]
     return "\n".join(
         [
-            f"# {_cell(spec.name)}",
+            f"# {plain(spec.name)}",
             "",
             f"Tells {len(spec.classes)} classes of pictures apart. It knows only pictures like those counted below; "
             "of anything else it names the class that is least unlike.",
             "",
             "| | |",
             "|---|---|",
-            *(f"| {name} | {_cell(value)} |" for name, value in facts),
+            *(f"| {name} | {plain(value)} |" for name, value in facts),
+            "",
+            "## Limits of use",
+            "",
+            *(f"- {plain(limit)}" for limit in _limits(spec, counts)),
             "",
             "## Pictures",
             "",
@@ -45,6 +51,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
             "",
             "## Training",
             "",
+            *(_recipe(spec) if spec.recipe else ()),
             "| epoch | training loss | validation loss | validation accuracy | seconds |",
             "|---:|---:|---:|---:|---:|",
             *(
@@ -54,6 +61,49 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
             ),
             "",
         ]
+    )
+
+
+def _limits(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return what follows from the facts of training; where the model is weak, its evaluation adds."""
+    size = spec.preprocessing.image_size
+    taught = {label: counts.get(label, {}).get("train", 0) for label in spec.classes}
+    scarce = sorted(taught, key=lambda label: (taught[label], label))[:_SCARCE]
+    untested = [label for label in spec.classes if not counts.get(label, {}).get("test")]
+    fewest = ", ".join(f"{label} ({taught[label]})" for label in scarce)
+    limits = [
+        f"It answers with one of its {len(spec.classes)} classes, whatever a picture shows; answers below a "
+        f"probability of {spec.reject_threshold:.3f} are rejected.",
+        f"It sees the middle square of a picture, at {size}×{size} pixels, and nothing that is outside or finer.",
+        f"It was taught with fewest pictures of {fewest}.",
+    ]
+    if untested:
+        more = f" and {len(untested) - _SCARCE} more" if len(untested) > _SCARCE else ""
+        limits.append(f"Nobody knows how it does on {', '.join(untested[:_SCARCE])}{more}: no test picture shows them.")
+    if spec.weights != "none" and spec.weights_license == "not stated":
+        limits.append("The licence of the weights that it began with is not stated: find out before you pass it on.")
+    return limits
+
+
+def _recipe(spec: ModelSpec) -> list[str]:
+    rows = (f"| {key} | {plain(_value(value))} |" for key, value in spec.recipe.items())
+    return [
+        "What is off is not listed; the keys are those of `training`.",
+        "",
+        "| key | value |",
+        "|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _value(value: bool | float | str) -> str:
+    return (
+        ("yes" if value else "no")
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else f"{value}"
     )
 
 
@@ -68,10 +118,11 @@ def kept(metrics: Mapping[str, float]) -> str:
 
 
 def _row(label: str, counts: Mapping[str, int]) -> str:
-    return f"| {_cell(label)} | {' | '.join(str(counts.get(split, 0)) for split in ('train', 'val', 'test'))} |"
+    return f"| {plain(label)} | {' | '.join(str(counts.get(split, 0)) for split in ('train', 'val', 'test'))} |"
 
 
-def _cell(text: str) -> str:
+def plain(text: str) -> str:
+    """Return text that stays itself within a Markdown table."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -20,14 +21,16 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import imago
+from imago.config import TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.errors import ImagoError
 from imago.evaluation.calibration import softmax
 from imago.monitoring.prediction_store import prediction_row, to_table
 from imago.serving.card import model_card
 from imago.serving.graph import write_graph
-from imago.serving.package import GoldenSample, ModelPackage, ModelSpec, Suspect
+from imago.serving.package import GoldenSample, ModelPackage, ModelSpec, Setting
 from imago.serving.runtime import Prediction, Runtime
+from imago.training.augment import Augmentation
 from imago.training.classifier import create_classifier
 from imago.training.mislabelled import find_mislabelled
 from imago.training.trainer import TrainedModel
@@ -35,29 +38,45 @@ from imago.training.trainer import TrainedModel
 PARITY = 1e-4
 """How far the graph's probabilities may lie from torch's."""
 
+_RECIPE = (
+    *("epochs", "batch_size", "train_size", "learning_rate", "head_learning_rate", "layer_decay", "weight_decay"),
+    *("label_smoothing", "augment", "mixup", "cutmix", "balance", "ema_decay", "clip_norm", "warmup_head"),
+    *("freeze_batch_norm", "patience", "monitor", "precision"),
+)
+_OFF = (None, False, 0, "", "none")
 _GOLDEN = 8
 _LOOKED_AT = 4  # pictures of a class among which its golden sample is chosen
 _COMPARED = 32
 
 
 def export_package(
-    trained: TrainedModel, dataset: ImageDataset, path: Path, *, name: str, weights: str, seed: int
+    trained: TrainedModel,
+    dataset: ImageDataset,
+    path: Path,
+    *,
+    name: str,
+    weights: str,
+    seed: int,
+    training: TrainingConfig | None = None,
 ) -> ModelPackage:
     """Write a package at `path`, which must not exist: whole, or not at all.
 
+    With the configuration of the training, the package remembers its recipe.
     Raises ImagoError where the graph does not answer as the model does, or the folder cannot be written.
     """
     if path.exists():
         raise ImagoError(f"The model package {path} exists already; packages are never overwritten: remove it first.")
     with _appearing_whole(path) as folder:
-        spec = _spec(trained, dataset, name=name, weights=weights, seed=seed)
+        spec = _spec(trained, dataset, name=name, weights=weights, seed=seed, training=training)
         (folder / "golden").mkdir()
         (folder / "weights.safetensors").write_bytes(save(_tensors(trained.model)))
         write_graph(trained.model, spec.preprocessing.image_size, folder / "model.onnx")
         _write(folder / "spec.json", spec.model_dump_json(indent=2))
         _write(folder / "MODEL_CARD.md", model_card(spec, dataset.counts()))
         _write(folder / "golden" / "golden.json", "[]")
-        _write(folder / "suspects.json", json.dumps([one.model_dump() for one in _suspects(trained)], indent=2))
+        if trained.train_features is not None:
+            suspects = find_mislabelled(trained.train_features, trained.train_ids, trained.classes)
+            _write(folder / "suspects.json", json.dumps([one.model_dump() for one in suspects], indent=2))
         pq.write_table(to_table([]), folder / "reference.parquet")
         runtime = Runtime(ModelPackage(folder), threads=os.cpu_count() or 1)
         _check_parity(trained.model, runtime, dataset)
@@ -98,7 +117,9 @@ def _appearing_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: str, seed: int) -> ModelSpec:
+def _spec(
+    trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: str, seed: int, training: TrainingConfig | None
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         architecture=trained.architecture,
@@ -120,14 +141,37 @@ def _spec(trained: TrainedModel, dataset: ImageDataset, *, name: str, weights: s
         metrics=_metrics(trained),
         weights_license=trained.weights_license,
         spent=trained.spent,
+        recipe=_recipe(trained, training) if training else {},
         history=trained.history,
     )
 
 
-def _suspects(trained: TrainedModel) -> list[Suspect]:
-    if trained.train_features is None:
-        return []
-    return find_mislabelled(trained.train_features, trained.train_ids, trained.classes)
+def _recipe(trained: TrainedModel, training: TrainingConfig) -> dict[str, Setting]:
+    """Return how the weights were fitted, by the keys of training, and what was left open as it was filled in."""
+    head: dict[str, Setting] = {
+        "epochs": training.epochs,
+        "warmup_head": trained.train_features is not None,
+    }
+    if not training.epochs or trained.recipe is None:
+        return head
+    settled = {
+        "learning_rate": trained.recipe.learning_rate,
+        "head_learning_rate": trained.recipe.head_learning_rate,
+        "layer_decay": trained.recipe.layer_decay,
+        "train_size": ", ".join(f"{size}" for size in trained.recipe.sizes),
+        "augment": _said(trained.recipe.augmentation),
+        "monitor": training.monitor if training.patience else "",
+    }
+    values = training.model_dump(include=set(_RECIPE)) | settled | head
+    return {key: values[key] for key in _RECIPE if key == "epochs" or values[key] not in _OFF}
+
+
+def _said(how: Augmentation | None) -> str:
+    values = asdict(how) if how else {}
+    if values.get("rand_augment"):
+        values |= {"degrees": 0, "colour": 0}  # in whose place it stands
+    said = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items() if value}
+    return ", ".join(f"{key} {value}" for key, value in said.items())
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

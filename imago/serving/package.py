@@ -20,6 +20,8 @@ from imago.history import EpochResult
 
 FILES = ("weights.safetensors", "model.onnx", "spec.json", "reference.parquet", "golden/golden.json", "MODEL_CARD.md")
 
+Setting = bool | int | float | str
+
 
 class ModelSpec(BaseModel):
     """What must be known of a model besides its weights."""
@@ -40,6 +42,7 @@ class ModelSpec(BaseModel):
     metrics: dict[str, float] = {}
     weights_license: str = "not stated"  # of the weights that training began with
     spent: Spent | None = None  # by training
+    recipe: dict[str, Setting] = {}  # of training, with nothing left open; what is off is left out
     history: tuple[EpochResult, ...] = ()  # of training, epoch by epoch
 
 
@@ -101,10 +104,12 @@ class ModelPackage:
         return tuple(GoldenSample.model_validate(row) for row in rows)
 
     @cached_property
-    def suspects(self) -> tuple[Suspect, ...]:
-        """The training pictures that probably bear a wrong label; none where they were not looked for."""
+    def suspects(self) -> tuple[Suspect, ...] | None:
+        """The training pictures that probably bear a wrong label; None where they were not looked for."""
         file = self.path / "suspects.json"
-        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        if not file.is_file():
+            return None
+        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         return tuple(Suspect.model_validate(row) for row in rows)
 
     @property

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -112,14 +113,21 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 def test_another_process_may_write_meanwhile(store: PredictionStore) -> None:
     store.add([row(0)])
     code = (
-        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); "
-        "print('held', flush=True); time.sleep(0.4); "
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); "
+        "print('held', flush=True); sys.stdin.read(); "
         "c.execute('UPDATE predictions SET feedback = ?', ('red',)); c.commit()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(store.path)], stdout=subprocess.PIPE, text=True) as other:
+    command = [sys.executable, "-c", code, str(store.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        store.add([row(1)])
+        adding = threading.Thread(target=store.add, args=([row(1)],))
+        adding.start()
+        adding.join(0.2)
+        assert adding.is_alive()  # it waits for the other
+        other.stdin.close()
+        adding.join(10)
         assert store.window().num_rows == 2
     assert store.window().column("feedback").to_pylist() == ["red", None]
 

@@ -21,6 +21,7 @@ from imago.evaluation.calibration import softmax
 from imago.history import EpochResult
 from imago.monitoring.prediction_store import COLUMNS
 from imago.serving import export
+from imago.serving.card import model_card
 from imago.serving.export import PARITY, export_package, load_module
 from imago.serving.package import FILES, ModelPackage, ModelSpec
 from imago.serving.runtime import Prediction, Runtime
@@ -30,6 +31,7 @@ from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
 MOTHS = small_moths(species=3)
+TRAINING = TrainingConfig(epochs=3, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainedModel]:
     yield train(
         MOTHS,
         ModelConfig(architecture=ARCHITECTURE, weights="none"),
-        TrainingConfig(epochs=3, batch_size=8),
+        TRAINING,
         image_size=SIZE,
         seed=0,
         workdir=tmp_path_factory.mktemp("work"),
@@ -51,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainedModel]:
 @pytest.fixture(scope="module")
 def package(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     path = tmp_path_factory.mktemp("packages") / "new" / "moths"
-    return export_package(trained, MOTHS, path, name="moths", weights="none", seed=0)
+    return export_package(trained, MOTHS, path, name="moths", weights="none", seed=0, training=TRAINING)
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def _pixels(package: ModelPackage) -> np.ndarray:
 def test_the_folder_is_whole_and_holds_no_pickle(package: ModelPackage) -> None:
     files = sorted(path.relative_to(package.path).as_posix() for path in package.path.rglob("*") if path.is_file())
     pictures = [f"golden/{sample.file}" for sample in package.golden]
-    assert files == sorted([*FILES, "suspects.json", *pictures])
+    assert files == sorted([*FILES, *pictures])
     assert [path.name for path in package.path.parent.iterdir()] == ["moths"]
 
 
@@ -161,6 +163,30 @@ def test_the_card_says_what_training_spent_and_whose_weights_it_began_with(
     assert f"| energy and carbon | {trained.spent.estimate()} |" in package.card
     assert "12 W a core (training.watts_per_core)" in package.card
     assert "| licence of those weights | there are none |" in package.card
+
+
+def test_the_card_holds_the_recipe_with_nothing_left_open(package: ModelPackage) -> None:
+    assert package.spec.recipe == {
+        "epochs": 3, "batch_size": 8, "train_size": f"{SIZE}, {SIZE}, {SIZE}", "learning_rate": 4e-3,
+        "head_learning_rate": 4e-3, "layer_decay": 1.0, "weight_decay": 0.05, "label_smoothing": 0.1,
+        "augment": "smallest_crop 0.6, stretch 1.333, degrees 15, colour 0.2", "clip_norm": 5.0, "precision": "auto",
+    }  # fmt: skip
+    recipe = package.card.partition("## Training")[2]
+    assert "| learning_rate | 0.004 |" in recipe
+    assert "| augment | smallest_crop 0.6, stretch 1.333, degrees 15, colour 0.2 |" in recipe
+    assert "mixup" not in recipe
+
+
+def test_the_card_says_what_limits_the_use(package: ModelPackage) -> None:
+    limits = package.card.partition("## Limits of use")[2].partition("## Pictures")[0]
+    assert f"one of its {len(MOTHS.classes)} classes, whatever a picture shows" in limits
+    assert f"at {SIZE}×{SIZE} pixels" in limits
+    assert f"{sorted(MOTHS.classes)[0]} (12)" in limits
+    counts = {label: {"train": 9, "test": 5} for label in MOTHS.classes[1:]}
+    scarce = model_card(package.spec.model_copy(update={"weights": "hub", "weights_license": "not stated"}), counts)
+    assert f"fewest pictures of {MOTHS.classes[0]} (0)," in scarce
+    assert f"Nobody knows how it does on {MOTHS.classes[0]}: no test picture shows them." in scarce
+    assert "licence of the weights that it began with is not stated" in scarce
 
 
 def test_the_package_keeps_every_epoch_and_the_card_lists_them(trained: TrainedModel, package: ModelPackage) -> None:

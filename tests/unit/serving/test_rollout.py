@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from imago.serving import deployment, processes
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
 from tests.packages import picture_bytes
+from tests.waiting import until
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
 
@@ -123,17 +123,10 @@ def test_switch_loses_no_request_and_ends_the_old_process_tree(house):
 
 def test_request_under_way_is_answered_by_the_version_that_took_it(house):
     house.deploy(1)
-    answers: list[str] = []
-
-    def ask_slowly() -> None:
-        answers.append(httpx.post(f"{house.url}/slow", content=b"x").json()["model"]["version"])
-
-    asked = threading.Thread(target=ask_slowly)
-    asked.start()
-    time.sleep(0.1)
-    house.deploy(2)
-    asked.join()
-    assert answers == ["1"]
+    with httpx.stream("POST", f"{house.url}/slow", content=b"x") as answer:  # begun, and ended when the worker drains
+        house.deploy(2)
+        assert house.version() == "2"
+        assert json.loads(answer.read())["model"]["version"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -260,12 +253,12 @@ def test_a_worker_that_ignores_sigterm_is_ended_too(house):
 def test_a_killed_worker_is_replaced(house):
     status = house.deploy(1)
     os.kill(status.pids[1], signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
+
+    def is_replaced() -> bool:
         now = house.moths.status()
-        if now.running and len(now.pids) == 2 and now.pids[1] != status.pids[1]:
-            break
-        time.sleep(0.05)
+        return now.running and len(now.pids) == 2 and now.pids[1] != status.pids[1]
+
+    until(is_replaced, 5, "the worker has not been replaced")
     assert house.version() == "1"
     assert house.moths.status().pids[0] == status.pids[0]
 

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 parser = argparse.ArgumentParser()
@@ -20,6 +19,7 @@ parser.add_argument("behaviour")
 parser.add_argument("--fd", type=int)
 parser.add_argument("--control", type=int)
 ARGUMENTS = parser.parse_args()
+DRAINING = threading.Event()
 NAME, _, VERSION = ARGUMENTS.tag.partition(":")
 
 
@@ -31,8 +31,6 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         version = "0" if ARGUMENTS.behaviour == "liar" else VERSION
         label = "cat" if ARGUMENTS.behaviour == "wrong" else "moth"
-        if "slow" in self.path:
-            time.sleep(0.5)
         if ARGUMENTS.behaviour == "babbler":
             self.answer(200, ["?"])
             return
@@ -46,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if "slow" in self.path:
+            DRAINING.wait(30)
         self.wfile.write(content)
 
     def log_message(self, *_):
@@ -75,6 +75,7 @@ while True:
         break
     servers += [serve(socket.socket(fileno=fd)) for fd in fds]
     control.send(b"A")
+DRAINING.set()
 for server in servers:
     server.shutdown()
     server.server_close()
