@@ -7,20 +7,15 @@ weights, such as `--data FOLDER --weights FOLDER --architecture mobilenetv2_140`
 import imago.torchvision_compat  # noqa: F401, I001  (before timm)
 
 import io
-import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import mean
-from typing import Literal
 
 import click
 import numpy as np
@@ -28,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks import Figure, compare, plain, show
+from benchmarks.apart import apart, beside
 from benchmarks.plain import Task
 from imago.allocator import kept_memory
 from imago.config import EvaluationConfig, ModelConfig, TrainingConfig
@@ -39,6 +35,7 @@ from imago.serving.export import export_package
 from imago.training.classifier import create_classifier, has_fixed_size, preprocessing_of
 from imago.training.datamodule import Batch, DecodedPictures, PictureDataModule, View, collate
 from imago.training.features import compute_features
+from imago.training.layout import measured_memory_format
 from imago.training.mislabelled import find_mislabelled
 from imago.training.module import ClassifierModule
 from imago.training.recipe import at_once, recipe_for
@@ -47,15 +44,6 @@ from imago.training.trainer import TrainedModel, train
 SYNTHETIC = Task(None, "mobilenetv3_large_100", "none", 224)
 PLAIN_EPOCHS = 5
 FLIPPED = 0.05  # share of labels
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a side found, and what it took in a process of its own."""
-
-    result: float
-    cpu: float  # seconds, its children's too
-    peak: float  # MB of resident memory
 
 
 def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), only: tuple[str, ...] = ()) -> Iterator[Figure]:
@@ -69,6 +57,7 @@ def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), only: tuple[s
         parts |= {
             "probe": lambda: probing(task),
             "finetune": lambda: finetuning(task, seeds),
+            "calibration": lambda: calibration(task),
             "labels": lambda: flipped_labels(task),
         }
     for name, measure in parts.items():
@@ -77,18 +66,20 @@ def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), only: tuple[s
 
 
 def input_pipeline(task: Task, steps: int = 24) -> Iterator[Figure]:
-    """Measure the loader alone, and a step fed by it, beside the same step on tensors in memory."""
-    module, data = _module_and_data(task, task.dataset(), TrainingConfig())
+    """Measure the loader alone, and a step fed by it, beside the same step on tensors in memory.
+
+    At the first epoch's size, where pictures are trained on fastest.
+    """
+    training = TrainingConfig()
+    module, data = _module_and_data(task, task.dataset(), training)
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4)
     held = list(islice(data.train_dataloader(), steps))
     count = sum(len(labels) for _, labels in held)
 
     def step(batches: Iterator[Batch]) -> None:
         module.train()
-        for images, labels in batches:
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(module(images), labels).backward()
-            optimiser.step()
+        for batch in batches:
+            _step(module, optimiser, batch, training)
 
     def load() -> None:
         for _ in islice(data.train_dataloader(), steps):
@@ -96,21 +87,19 @@ def input_pipeline(task: Task, steps: int = 24) -> Iterator[Figure]:
 
     with kept_memory():
         yield compare("training.input_pipeline", load, lambda: step(iter(held)), rounds=3, per=count)
-        loaded = compare(
+        yield compare(
             "training.step",
             lambda: step(islice(data.train_dataloader(), steps)),
             lambda: step(iter(held)),
-            rounds=3,
+            rounds=5,
             per=count,
-            clock=time.process_time,
         )
-    yield loaded
 
 
 def peak_memory(task: Task) -> Iterator[Figure]:
     """Measure batches of 32 at the full size, in processes of their own."""
-    ours, theirs = _apart(_full_size_epoch, task), _apart(_plain_epoch, task)
-    yield _figure("training.peak_memory", ours.peak, theirs.peak, "MB")
+    ours, theirs = apart(_full_size_epoch, task), apart(_plain_epoch, task)
+    yield beside("training.peak_memory", ours.peak, theirs.peak, "MB")
 
 
 def pipeline_overhead(task: Task) -> Iterator[Figure]:
@@ -119,31 +108,34 @@ def pipeline_overhead(task: Task) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as scratch:
         _pipeline(task, few, Path(scratch))  # which fills the caches of data and features
         ours = [_pipeline(task, epochs, Path(scratch)) for epochs in (few, many)]
-    theirs = [_apart(_bare_loop, task, epochs).cpu for epochs in (few, many)]
+    theirs = [apart(_bare_loop, task, epochs).cpu for epochs in (few, many)]
     slopes = [(two - one) / (many - few) for one, two in (ours, theirs)]
-    yield _figure("training.pipeline_epoch", *slopes, "CPU seconds")
-    yield _figure("training.pipeline_fixed", ours[0] - few * slopes[0], theirs[0] - few * slopes[1], "CPU seconds")
+    yield beside("training.pipeline_epoch", *slopes, "CPU seconds")
+    yield beside("training.pipeline_fixed", ours[0] - few * slopes[0], theirs[0] - few * slopes[1], "CPU seconds")
 
 
 def probing(task: Task) -> Iterator[Figure]:
     """Fit the head alone, twice: the second time its features are there."""
     with tempfile.TemporaryDirectory() as scratch:
-        first, again = (_apart(_probe, task, Path(scratch)) for _ in range(2))
-    theirs = _apart(_plain_probe, task)
-    yield _figure("training.probe", first.cpu, theirs.cpu, "CPU seconds")
-    yield _figure("training.probe_again", again.cpu, theirs.cpu, "CPU seconds")
-    yield _figure("training.probe_accuracy", first.result, theirs.result, "test accuracy", "higher")
+        first, again = (apart(_probe, task, Path(scratch)) for _ in range(2))
+    theirs = apart(_plain_probe, task)
+    yield beside("training.probe", first.cpu, theirs.cpu, "CPU seconds")
+    yield beside("training.probe_again", again.cpu, theirs.cpu, "CPU seconds")
+    yield beside("training.probe_accuracy", first.result, theirs.result, "test accuracy", "higher")
 
 
 def finetuning(task: Task, seeds: tuple[int, ...]) -> Iterator[Figure]:
     """Fine-tune by the default recipe, from each seed, beside five epochs of the plain loop."""
-    ours = [_apart(_finetune, task, seed) for seed in seeds]
-    theirs = _apart(_plain_finetune, task)
-    yield _figure("training.finetune", mean(run.cpu for run in ours), theirs.cpu, "CPU seconds")
+    ours = [apart(_finetune, task, seed) for seed in seeds]
+    theirs = apart(_plain_finetune, task)
+    with tempfile.TemporaryDirectory() as scratch:
+        head = apart(_probe, task, Path(scratch)).result
+    yield beside("training.finetune", mean(run.cpu for run in ours), theirs.cpu, "CPU seconds")
     for seed, run in zip(seeds, ours, strict=True):
-        yield _figure(f"training.finetune_accuracy.{seed}", run.result, theirs.result, "test accuracy", "higher")
-    yield _figure("training.finetune_memory", max(run.peak for run in ours), theirs.peak, "MB")
-    yield _calibration(task)
+        yield beside(f"training.finetune_accuracy.{seed}", run.result, theirs.result, "test accuracy", "higher")
+    worst = min(run.result for run in ours)
+    yield beside("training.finetune_beside_probe", worst, head, "test accuracy of the worst seed", "higher")
+    yield beside("training.finetune_memory", max(run.peak for run in ours), theirs.peak, "MB")
 
 
 def flipped_labels(task: Task) -> Iterator[Figure]:
@@ -161,18 +153,18 @@ def flipped_labels(task: Task) -> Iterator[Figure]:
     found = np.cumsum([one.id in wrong for one in suspects])
     enough = np.flatnonzero(found >= len(rows) / 2)
     precision = found[enough[0]] / (enough[0] + 1) if len(enough) else 0.0
-    yield _figure("training.flipped_labels", precision, FLIPPED, "precision", "higher")
+    yield beside("training.flipped_labels", precision, FLIPPED, "precision", "higher")
 
 
-def _calibration(task: Task) -> Figure:
-    """Return the expected calibration error on the test pictures after temperature scaling, beside before."""
+def calibration(task: Task) -> Iterator[Figure]:
+    """Measure the expected calibration error on the test pictures after temperature scaling, beside before."""
     dataset = task.dataset()
     trained = _trained(task, dataset, TrainingConfig(), 0)
     with tempfile.TemporaryDirectory() as scratch:
         package = export_package(trained, dataset, Path(scratch) / "model", name="bench", weights=task.weights, seed=0)
         report = evaluate(package, dataset, EvaluationConfig(robustness=False), 0)
     after, before = report.metrics.expected_calibration_error, report.metrics.uncalibrated_expected_calibration_error
-    return _figure("training.calibration_error", after, before or after, "expected calibration error")
+    yield beside("training.calibration_error", after, before or after, "expected calibration error")
 
 
 def _probe(task: Task, cache: Path) -> float:
@@ -203,29 +195,42 @@ def _plain_epoch(task: Task) -> float:
 
 
 def _bare_loop(task: Task, epochs: int) -> float:
-    """Take the very steps that the pipeline takes, without Lightning, ZenML, MLflow and checkpoints."""
+    """Take the very steps that the pipeline takes, without Lightning, ZenML, MLflow and checkpoints.
+
+    The layout is measured here, too, for the pipeline's first run has measured it before it is timed.
+    """
     training = TrainingConfig(epochs=epochs, train_size=task.image_size)
     module, data = _module_and_data(task, task.dataset(), training)
-    optimiser = torch.optim.AdamW(module._groups())
     loader = data.train_dataloader()
+    groups = list(module.parameter_groups())
+    optimiser = torch.optim.AdamW(groups)
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, epochs * len(loader), cycle_momentum=False)
     accuracy = 0.0
     with kept_memory():
         for epoch in range(epochs):
             loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
             module.train()
-            for images, labels in loader:
-                optimiser.zero_grad()
-                parts = -(-len(labels) // at_once(training))
-                for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-                    loss = torch.nn.functional.cross_entropy(module(some), truth, label_smoothing=0.1, reduction="sum")
-                    (loss / len(labels)).backward()
-                torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
-                optimiser.step()
+            for batch in loader:
+                _step(module, optimiser, batch, training)
+                schedule.step()
             module.eval()
             with torch.inference_mode():
                 right = [float((module(images).argmax(1) == labels).sum()) for images, labels in data.val_dataloader()]
             accuracy = sum(right) / len(data.val_labels)
     return accuracy
+
+
+def _step(module: ClassifierModule, optimiser: torch.optim.Optimizer, batch: Batch, training: TrainingConfig) -> None:
+    """Make a step as `ClassifierModule.training_step` does, by hand."""
+    images, labels = batch
+    parts, smoothing = -(-len(labels) // at_once(training)), training.label_smoothing
+    optimiser.zero_grad()
+    for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        loss = torch.nn.functional.cross_entropy(module(some), truth, label_smoothing=smoothing, reduction="sum")
+        (loss / len(labels)).backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
+    optimiser.step()
 
 
 def _pipeline(task: Task, epochs: int, scratch: Path) -> float:
@@ -291,32 +296,19 @@ def _module_and_data(
         dataset, dataset.classes, preprocessing_of(network, task.image_size),
         batch_size=training.batch_size, at_once=at_once(training), sizes=recipe.sizes, how=recipe.augmentation, seed=0,
     )  # fmt: skip
-    return ClassifierModule(network, training, recipe, data.train_labels), data
-
-
-def _apart(side: Callable[..., float], *arguments: object) -> Spent:
-    """Run one side in a fresh process, so that neither finds the other's memory or threads."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measured, side, *arguments).result()
-
-
-def _measured(side: Callable[..., float], *arguments: object) -> Spent:
-    result = side(*arguments)
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(one.ru_utime + one.ru_stime for one in usage)
-    return Spent(result, cpu, max(one.ru_maxrss for one in usage) / 1024)
-
-
-def _figure(name: str, ours: float, theirs: float, unit: str, better: Literal["higher", "lower"] = "lower") -> Figure:
-    return Figure(name, round(ours / theirs, 4), better, round(ours, 4), round(theirs, 4), unit)
+    with tempfile.TemporaryDirectory() as scratch:
+        layout = measured_memory_format(network, task.architecture, task.image_size, Path(scratch))
+    return ClassifierModule(network, training, recipe, data.train_labels, layout), data
 
 
 @click.command()
 @click.option("--data", help="A folder of photographs, with splits.")
 @click.option("--weights", default="none", help="A folder in timm's local-dir layout.")
 @click.option("--architecture", default=SYNTHETIC.architecture, show_default=True)
-@click.option("--seeds", default="0", show_default=True, help="Of our fine-tuning, with commas.")
-@click.option("--only", multiple=True, help="input, memory, pipeline, probe, finetune or labels; may be repeated.")
+@click.option("--seeds", default="0,1,2", show_default=True, help="Of our fine-tuning, with commas.")
+@click.option(
+    "--only", multiple=True, help="input, memory, pipeline, probe, finetune, calibration or labels; may be repeated."
+)
 def main(data: str | None, weights: str, architecture: str, seeds: str, only: tuple[str, ...]) -> None:
     """Print one JSON line a figure."""
     task = Task(data and str(Path(data).resolve()), architecture, weights, SYNTHETIC.image_size)

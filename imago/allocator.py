@@ -20,10 +20,10 @@ def kept_memory() -> Iterator[None]:
     network's activations in every step: more than half of a step's time on a CPU. Not to be nested.
     See https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         yield
         return
-    libc = ctypes.CDLL(None)
     for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _AHEAD)):
         libc.mallopt(option, value)
     try:
@@ -32,3 +32,13 @@ def kept_memory() -> Iterator[None]:
         for option, value in _AFTER:
             libc.mallopt(option, value)
         libc.malloc_trim(0)
+
+
+def hand_back() -> None:
+    """Hand freed memory back to the kernel, once: between stretches of work whose blocks have other sizes."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

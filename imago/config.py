@@ -102,13 +102,13 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the classifier is fitted."""
 
-    epochs: int = Field(default=4, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
-    batch_size: int = Field(default=32, ge=1)  # pictures
+    epochs: int = Field(default=6, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
+    batch_size: int = Field(default=16, ge=1)  # pictures
     micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: 16 on a CPU, all on a GPU
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
     head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate if given, else what suits
-    layer_decay: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, from each layer to the one below
+    layer_decay: float | None = Field(default=None, gt=0, le=1)  # of the rate, layer by layer down; None: what suits
     weight_decay: float = Field(default=0.05, ge=0)  # AdamW's
     clip_norm: float = Field(default=5.0, ge=0)  # of the gradients; 0: as they are
     ema_decay: float = Field(default=0.0, ge=0, lt=1)  # of a moving average of the weights; 0: none
@@ -130,7 +130,7 @@ class TrainingConfig(Section):
     reject_error: float | None = Field(default=None, ge=0, le=1)  # greatest share of wrong answers; in place of that
     checkpoint_gradients: bool = False  # compute activations twice rather than keep them: less memory, more time
     compile: bool = False  # by torch.compile; pays in long trainings
-    num_workers: int = Field(default=0, ge=0)  # processes that load pictures; 0: the training process itself
+    num_workers: int | None = Field(default=None, ge=0)  # processes that load pictures; None: up to 8 for a GPU, else 0
     devices: int = Field(default=1, ge=1)  # GPUs, or processes on a CPU
     nodes: int = Field(default=1, ge=1)  # machines with so many devices each
     strategy: str = "auto"  # Lightning's; auto with more than one device: ddp_fork
@@ -163,6 +163,7 @@ class GateConfig(Section):
     max_latency_ms: float | None = Field(default=None, gt=0)  # median of one picture, on one core; None: no limit
     max_model_bytes: int | None = Field(default=None, ge=1)  # of the ONNX graph with its weights; None: no limit
     significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of exact tests: McNemar's, all classes' recalls
+    surely_better: bool = False  # true: a lead over the champion that may be chance does not do
     incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
 
 

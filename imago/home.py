@@ -4,13 +4,18 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from imago.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 _AT_WORK = 24 * 3600  # seconds
+_DONE = ".done"
 _DEFAULTS = {"IMAGO_HOME": ROOT / ".imago", "IMAGO_REPORTS": ROOT / "reports"}
 
 
@@ -71,6 +76,29 @@ def place_for(kind: str, key: str, *, keep: int) -> Path:
         if time.time() - old.stat().st_mtime > _AT_WORK:
             shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a folder of work for this process. Raises ConfigError where another is at work in it."""
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"The very same is under way in another process: wait for it (it is at work in {folder})."
+        ) from error
+
+
+def mark_done(folder: Path) -> None:
+    """Say that the work in a folder is done, so that `clear_done` may remove it."""
+    (folder / _DONE).touch()
+
+
+def clear_done(kind: str) -> None:
+    """Remove what is marked done of this kind, once what came of it is kept elsewhere."""
+    for mark in (home() / kind).glob(f"*/{_DONE}"):
+        shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def _made(variable: str) -> Path:

@@ -22,6 +22,7 @@ __all__ = [
     "create_classifier",
     "embed",
     "has_fixed_size",
+    "head_keys",
     "head_of",
     "license_of",
     "preprocessing_of",
@@ -143,7 +144,8 @@ def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Modu
             raise ConfigError(f"model.weights: the hub's weights for '{architecture}' {why}. {_WAYS_OUT}") from error
     missed = _unchanged(start, model)
     if missed:
-        raise ConfigError(f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}. {_WAYS_OUT}")
+        said = f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}. {_WAYS_OUT}"
+        raise _with_all(ConfigError(said), missed)
     return model
 
 
@@ -165,7 +167,7 @@ def _not_to_be_had(architecture: str, error: Exception) -> ConfigError:
 
 def _unchanged(start: State, model: nn.Module) -> list[str]:
     """Return which weights, but the head's, are those of the random start."""
-    skipped = _head_keys(model)
+    skipped = head_keys(model)
     return [
         name
         for name, value in model.named_parameters()
@@ -182,13 +184,12 @@ def _from_checkpoint(architecture: str, checkpoint: Checkpoint, num_classes: int
         )
     model = _random(architecture, num_classes, image_size)
     wanted, given = model.state_dict(), checkpoint.state
-    skipped = _head_keys(model)
+    skipped = head_keys(model)
     if _misfits(given, wanted, skipped):
         given = _filtered(architecture, given, model)
     if misfits := _misfits(given, wanted, skipped):
-        raise ConfigError(
-            f"model.weights: {checkpoint.origin} does not fit model.architecture '{architecture}': {_some(misfits)}."
-        )
+        said = f"model.weights: {checkpoint.origin} does not fit model.architecture '{architecture}': {_some(misfits)}."
+        raise _with_all(ConfigError(said), misfits)
     model.load_state_dict(
         {name: given.get(name, value) for name, value in wanted.items() if name not in skipped}, False
     )
@@ -232,7 +233,8 @@ def _is_head(name: str, skipped: set[str]) -> bool:
     return name in skipped or name.split(".")[0] in {key.split(".")[0] for key in skipped}
 
 
-def _head_keys(model: nn.Module) -> set[str]:
+def head_keys(model: nn.Module) -> set[str]:
+    """Return the names of the head's weights; of both heads, where a network was distilled."""
     head = model.get_classifier()  # type: ignore[operator]
     heads = head if isinstance(head, tuple | list) else (head,)
     names = {id(module): name for name, module in model.named_modules()}
@@ -262,8 +264,14 @@ def _unfit(architecture: str, image_size: int, error: Exception, key: str = "dat
 
 
 def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    rest = f" and {len(names) - _SHOWN} more (--debug names them)" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{rest}"
+
+
+def _with_all(error: ConfigError, names: list[str]) -> ConfigError:
+    """Note all the names on the error, whose line has a few: its traceback shows them."""
+    error.add_note("\n".join(names))
+    return error
 
 
 def _on_a_line(error: BaseException) -> str:

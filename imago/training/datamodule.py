@@ -22,12 +22,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 Found = TypeVar("Found")
 
-CACHE_BYTES = 1 << 30
+CACHE_BYTES = 1 << 30  # of both splits together
+_AT_ONCE = 64  # pictures that are decoded before it is seen whether they fit
 _MARGIN = 1.25  # a decoded picture is kept this much larger than the model sees it, for crops to be sharp
 
 
 class DecodedPictures:
-    """The pictures of a split, decoded: kept in memory as long as `cache_bytes` last, decoded again beyond."""
+    """The pictures of a split, decoded: the first, as many as `cache_bytes` hold, are kept; others decoded again."""
 
     def __init__(
         self, dataset: ImageDataset, preprocessing: Preprocessing, *, square: bool, cache_bytes: int = CACHE_BYTES
@@ -35,9 +36,15 @@ class DecodedPictures:
         self._dataset = dataset
         self._size = preprocessing.image_size
         self._square = square
-        count = min(len(dataset), cache_bytes // max(1, 3 * self._kept_side() ** 2))
+        self.kept_bytes = 0
+        self._kept: list[RGB] = []
         with ThreadPoolExecutor() as pool:
-            self._kept = list(pool.map(self._decode, range(count)))
+            for start in range(0, len(dataset), _AT_ONCE):
+                for picture in pool.map(self._decode, range(start, min(start + _AT_ONCE, len(dataset)))):
+                    if self.kept_bytes + picture.nbytes > cache_bytes:
+                        return
+                    self.kept_bytes += picture.nbytes
+                    self._kept.append(picture)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -197,8 +204,11 @@ class PictureDataModule(LightningDataModule):
         known = set(classes)
         rows = zip(dataset.split("train").ids, dataset.split("train").labels, strict=True)
         self.train_ids = tuple(name for name, label in rows if label in known)
-        self.train_pictures, self.train_labels = self._read(dataset, "train", classes, square=how is None)
-        self.val_pictures, self.val_labels = self._read(dataset, "val", classes, square=True)
+        self.val_pictures, self.val_labels = self._read(dataset, "val", classes, square=True, cache_bytes=CACHE_BYTES)
+        left = CACHE_BYTES - self.val_pictures.kept_bytes
+        self.train_pictures, self.train_labels = self._read(
+            dataset, "train", classes, square=how is None, cache_bytes=left
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches: shuffled, at the epoch's size."""
@@ -229,11 +239,12 @@ class PictureDataModule(LightningDataModule):
         )
 
     def _read(
-        self, dataset: ImageDataset, split: Split, classes: Sequence[str], *, square: bool
+        self, dataset: ImageDataset, split: Split, classes: Sequence[str], *, square: bool, cache_bytes: int
     ) -> tuple[DecodedPictures, list[int]]:
         index = {label: position for position, label in enumerate(classes)}
         part = dataset.split(split)
         part = part.without([name for name, label in zip(part.ids, part.labels, strict=True) if label not in index])
         if not len(part):
             raise DataRefused(f"There are no {split} pictures of any class to train with: see `data check`.")
-        return DecodedPictures(part, self.preprocessing, square=square), [index[label] for label in part.labels]
+        pictures = DecodedPictures(part, self.preprocessing, square=square, cache_bytes=cache_bytes)
+        return pictures, [index[label] for label in part.labels]

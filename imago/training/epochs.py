@@ -1,8 +1,9 @@
 """What an epoch leaves: its figures, the best weights so far, and a checkpoint to go on from."""
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,7 +13,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 from torch import nn
 from torch.utils.data import DataLoader
 
+from imago.allocator import hand_back
 from imago.config import TrainingConfig
+from imago.errors import ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
 from imago.training.datamodule import Batch
@@ -67,6 +70,7 @@ class Epochs(Callback):
         self._started = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+        hand_back()  # what the epoch before has freed fits pictures of another size badly
         seed = self._seed * 100_003 + trainer.current_epoch
         seed_everything(seed % 2**32, verbose=False)  # an epoch is the same whatever ran before it
         self._started = time.monotonic()
@@ -89,6 +93,10 @@ class Epochs(Callback):
         seconds = time.monotonic() - self._started
         figures = (pl_module.train_loss, pl_module.val_loss, pl_module.val_accuracy)
         result = EpochResult(trainer.current_epoch + 1, *figures, seconds)
+        if not math.isfinite(result.val_loss):  # before it is offered or kept: weights may break in the last step
+            raise ImagoError(
+                f"The validation loss is no longer a number after epoch {result.epoch}: lower training.learning_rate."
+            )
         self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
@@ -130,29 +138,54 @@ def _pictures(trainer: Trainer) -> int:
     return whole if loader.drop_last else len(loader.sampler)  # type: ignore[arg-type]
 
 
-def kept_state(kept: Path) -> dict[str, Any]:
-    states: dict[str, dict[str, Any]] = torch.load(kept, map_location="cpu", weights_only=True)["callbacks"]
-    return next(state for name, state in states.items() if Epochs.__name__ in name)
+@dataclass(frozen=True)
+class Interrupted:
+    """What a checkpoint holds of a training that was cut off."""
+
+    epochs: int  # that were done
+    at_once: int | None  # pictures, where the batch had come down to so few
+    spent: dict[str, float]
+    kept: dict[str, Any]  # the state of `Epochs`
+
+    @property
+    def history(self) -> list[EpochResult]:
+        return [EpochResult(**result) for result in self.kept["history"]]
+
+    def is_over(self, training: TrainingConfig) -> bool:
+        """Tell whether the training had done its last epoch, or had stopped before it."""
+        return _has_stopped(self.history, training) or self.epochs >= training.epochs
+
+    def with_kept_batch(self, training: TrainingConfig) -> TrainingConfig:
+        """Return the training with as few pictures at a time as this one had come down to."""
+        known = [size for size in (self.at_once, training.micro_batch_size) if size is not None]
+        return training.model_copy(update={"micro_batch_size": min(known, default=None)})
 
 
-def is_over(kept: Path, training: TrainingConfig) -> bool:
-    """Tell whether the training that left this checkpoint had done its last epoch, or had stopped before it."""
-    history = [EpochResult(**result) for result in kept_state(kept)["history"]]
-    return _has_stopped(history, training) or interrupted_at(kept) >= training.epochs
+def interrupted(kept: Path, reporting: Reporter) -> Interrupted | None:
+    """Return the training that left this checkpoint, None where there is none.
 
-
-def with_kept_batch(training: TrainingConfig, kept: Path) -> TrainingConfig:
-    """Return the training with as few pictures at a time as the interrupted one had come down to."""
-    known = [size for size in (kept_state(kept).get("at_once"), training.micro_batch_size) if size is not None]
-    return training.model_copy(update={"micro_batch_size": min(known, default=None)})
-
-
-def interrupted_at(kept: Path) -> int:
-    """Return after how many epochs a training was interrupted that left this checkpoint, 0 where none can be used."""
+    One that cannot be used is put aside, which is said. Raises OSError where it cannot be read for now, and
+    RuntimeError where memory does not do.
+    """
     try:
-        return int(torch.load(kept, map_location="cpu", weights_only=True)["epoch"]) + 1
+        checkpoint = torch.load(kept, map_location="cpu", weights_only=True)
+        state = next(state for name, state in checkpoint["callbacks"].items() if Epochs.__name__ in name)
+        return Interrupted(int(checkpoint["epoch"]) + 1, state["at_once"], state["spent"], state)
     except FileNotFoundError:
-        return 0
-    except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError):
-        kept.unlink(missing_ok=True)  # begun by another version, or damaged
-        return 0
+        return None
+    except (EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError, StopIteration) as error:
+        if is_lack_of_memory(error):
+            raise
+        aside = kept.replace(kept.with_suffix(".damaged"))
+        reporting.note(f"the checkpoint cannot be used, and training begins anew; it is put aside as {aside}")
+        return None
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether memory was too small: here, on a GPU, or in a process that trained beside this one."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "allocate memory" in said
+        or "OutOfMemoryError" in said
+    )

@@ -29,9 +29,10 @@ def measured_memory_format(model: nn.Module, architecture: str, image_size: int,
 
     It is measured once, so that the same training goes the same way again. On a GPU the rule of thumb holds.
     """
-    if torch.cuda.is_available():
+    if torch.cuda.device_count():
         return memory_format_of(model)
-    setting = (architecture, image_size, torch.__version__, torch.get_num_threads(), platform.uname())
+    processor = (platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability())
+    setting = (architecture, image_size, torch.__version__, torch.get_num_threads(), processor)
     kept = cache / hashlib.sha256(repr(setting).encode()).hexdigest()[:16]
     try:
         return _LAYOUTS[kept.read_text(encoding="utf-8")]

@@ -22,18 +22,18 @@ class Meter:
     def __init__(self, training: TrainingConfig) -> None:
         self.before: dict[str, float] = {}
         self._training = training
-        self._gpus = training.devices if torch.cuda.is_available() else 0
+        self._gpus = training.devices if torch.cuda.device_count() else 0
         self._gpu_watts = gpu_power_limit() if self._gpus else None
         self._process = os.getpid()
-        self._clock, self._cpu = time.monotonic(), _cpu_seconds()
+        self._clock, self._cpu = time.monotonic(), cpu_seconds()
         self._here = 0.0
 
     def read(self) -> Spent:
         """Return what has been spent. Processes that train together have to ask for it together."""
         if os.getpid() == self._process:
-            cpu = self._here = _cpu_seconds() - self._cpu
+            cpu = self._here = cpu_seconds() - self._cpu
         else:  # forked to train: each counts from zero, and what was spent before that is known from the last reading
-            cpu = self._here + sum(of_all([_cpu_seconds()]))
+            cpu = self._here + sum(of_all([cpu_seconds()]))
         wall = time.monotonic() - self._clock
         return Spent(
             wall_seconds=self.before.get("wall_seconds", 0.0) + wall,
@@ -55,5 +55,6 @@ def gpu_power_limit() -> float | None:
         return None
 
 
-def _cpu_seconds() -> float:
-    return sum(os.times()[:4])  # user and system, of this process and of its children
+def cpu_seconds() -> float:
+    """Return what this process and its children that have ended have spent so far, in user and system mode."""
+    return sum(os.times()[:4])

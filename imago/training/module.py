@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
+from imago.training.classifier import head_keys
 from imago.training.datamodule import Batch, of_all
 from imago.training.layout import memory_format_of
 from imago.training.recipe import Recipe, at_once
@@ -41,6 +42,8 @@ class ClassifierModule(LightningModule):
         self.training_config = training
         self.recipe = recipe
         self.average = ModelEmaV3(model, decay=training.ema_decay, use_warmup=True) if training.ema_decay else None
+        if self.average is not None:
+            self.average.requires_grad_(False)
         counts = torch.bincount(torch.tensor(labels)).clamp_min(1).float()
         self.class_weights = counts.mean() / counts if training.balance == "loss" else None
         self.mixup = _mixup(training, len(counts))
@@ -128,7 +131,7 @@ class ClassifierModule(LightningModule):
             self.log_dict(figures, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
-        groups = list(self._groups())
+        groups = list(self.parameter_groups())
         optimiser = torch.optim.AdamW(groups, lr=self.recipe.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
@@ -139,11 +142,18 @@ class ClassifierModule(LightningModule):
         )
         return [optimiser], [schedule]
 
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        """Give the parameters by learning rate and weight decay; timm knows the layers of its networks."""
-        head = {id(parameter) for parameter in self.model.get_classifier().parameters()}  # type: ignore[operator]
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Give the parameters by learning rate and weight decay; timm knows the layers of its networks.
+
+        What a network names besides, such as position embeddings, does not decay either.
+        """
+        keys = head_keys(self.model)
+        head = {id(parameter) for name, parameter in self.model.named_parameters() if name in keys}
         for group in param_groups_layer_decay(
-            self.model, self.training_config.weight_decay, layer_decay=self.training_config.layer_decay
+            self.model,
+            self.training_config.weight_decay,
+            getattr(self.model, "no_weight_decay", tuple)(),
+            layer_decay=self.recipe.layer_decay,
         ):
             for of_head in (False, True):
                 members = [parameter for parameter in group["params"] if (id(parameter) in head) == of_head]

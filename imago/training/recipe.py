@@ -1,5 +1,6 @@
 """What the defaults of training are: they depend on whether the backbone has learned before."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from imago.errors import ConfigError
 from imago.training.augment import Augmentation
 
 _ON_CPU = 16  # pictures
+_LOADERS = 8  # processes
 _SMALLEST, _LARGEST = 4 / 7, 6 / 7  # of the side that the model is served at, in the first and last epoch
 _SEEN, _STEP = 96, 32  # pixels
 
@@ -20,6 +22,7 @@ class Recipe:
 
     learning_rate: float
     head_learning_rate: float
+    layer_decay: float  # of the learning rate, from each layer to the one below it
     augmentation: Augmentation | None
     sizes: tuple[int, ...]  # the side in pixels that each epoch trains at
 
@@ -38,13 +41,27 @@ def at_once(training: TrainingConfig) -> int:
 
     On a CPU a step is no faster for being computed at once, and its activations are most of the memory.
     """
-    usual = training.batch_size if torch.cuda.is_available() else _ON_CPU
+    usual = training.batch_size if torch.cuda.device_count() else _ON_CPU
     return min(training.batch_size, training.micro_batch_size or usual)
+
+
+def num_workers(training: TrainingConfig) -> int:
+    """Return how many processes load pictures: a CPU that trains is busy already, a GPU waits for them."""
+    if training.num_workers is not None:
+        return training.num_workers
+    return min(_LOADERS, max(1, (os.cpu_count() or 1) - 1)) if torch.cuda.device_count() else 0
+
+
+def working_device(training: TrainingConfig) -> torch.device:
+    """Return what computes beside Lightning: one GPU; the CPU where several processes are to be forked, which may not
+    find a GPU in use."""
+    alone = training.devices * training.nodes == 1
+    return torch.device("cuda" if alone and torch.cuda.device_count() else "cpu")
 
 
 def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, fixed_size: bool = False) -> Recipe:
     """Fill in what the configuration leaves open; a network of a fixed size trains at `image_size`."""
-    rate = training.learning_rate or (4e-4 if pretrained else 4e-3)
+    rate = training.learning_rate or (5e-4 if pretrained else 4e-3)
     augmentation = (
         Augmentation(smallest_crop=0.6, colour=0.1)
         if pretrained
@@ -53,7 +70,8 @@ def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, f
     augmentation = replace(augmentation, rand_augment=training.rand_augment, erasing=training.erasing)
     return Recipe(
         learning_rate=rate,
-        head_learning_rate=training.head_learning_rate or training.learning_rate or (3e-3 if pretrained else rate),
+        head_learning_rate=training.head_learning_rate or training.learning_rate or (2e-3 if pretrained else rate),
+        layer_decay=training.layer_decay or (0.95 if pretrained else 1.0),
         augmentation=augmentation if training.augment else None,
         sizes=tuple(_sizes(training, image_size, grows=pretrained and not fixed_size)),
     )

@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from imago.errors import ConfigError, ImagoError, did_you_mean
 from imago.history import EpochResult
 from imago.progress import Reporter
 from imago.training.augment import check_rand_augment
+from imago.training.meter import cpu_seconds
 from imago.training.trainer import train
 
 _STATES = {
@@ -68,31 +68,36 @@ def sweep(
 ) -> SweepResult:
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
-    What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial. The best
-    trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be
-    searched, and ImagoError where every trial failed.
+    What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
+    `on_trial` is told of those before, too. Values that cannot be trained with are a failed trial. The best trial has
+    the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, and
+    ImagoError where every trial failed; the store then forgets them, so that they are tried again.
     """
     check_space(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = _study(store)
     trials = [Trial.model_validate(done.user_attrs["trial"]) for done in study.trials if "trial" in done.user_attrs]
     spent = float(study.user_attrs.get("cpu_seconds", 0.0))
+    on_trial = on_trial or (lambda _: None)
+    for trial in trials:
+        on_trial(trial)
     limit = 60 * config.sweep.minutes if config.sweep.minutes is not None else math.inf
     while len(trials) < config.sweep.trials and spent < limit:
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(trials))  # the same whenever it goes on
-        begun = time.process_time()
+        begun = cpu_seconds()
         draw = study.ask()
         values = {key: _draw(draw, key, rule) for key, rule in config.sweep.space.items()}
         trial = _run(len(trials), values, config, dataset, reporter, cache, draw if config.sweep.prune else None)
         draw.set_user_attr("trial", trial.model_dump())
         study.tell(draw, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
-        spent += time.process_time() - begun
+        spent += cpu_seconds() - begun
         study.set_user_attr("cpu_seconds", spent)
         trials.append(trial)
-        if on_trial is not None:
-            on_trial(trial)
+        on_trial(trial)
     complete = [trial for trial in trials if trial.state == "complete"]
     if not complete:
+        if store is not None:
+            store.unlink()
         raise ImagoError(f"All {len(trials)} trials of the sweep failed, the last because: {trials[-1].reason}")
     best = max(complete, key=lambda trial: (trial.val_accuracy, -(trial.val_loss or 0.0)))
     chosen = apply(config, best.values).model_dump(mode="json", exclude={"sweep"})
@@ -177,13 +182,17 @@ def _check_rule(key: str, rule: Mapping[str, Any]) -> None:
             f"sweep.space: '{key}' needs `low` and `high`, numbers, the first below the second (and above 0 with "
             f"`log`), or `choices`: it has {dict(rule)}."
         )
+    try:
+        _draw(optuna.trial.FixedTrial({key: low}), key, rule)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sweep.space: '{key}' cannot be drawn by {dict(rule)}: {error}") from error
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _draw(trial: optuna.Trial, key: str, rule: Mapping[str, Any]) -> Any:
+def _draw(trial: optuna.trial.BaseTrial, key: str, rule: Mapping[str, Any]) -> Any:
     if "choices" in rule:
         return trial.suggest_categorical(key, rule["choices"])
     low, high, log, step = rule["low"], rule["high"], bool(rule.get("log")), rule.get("step")
@@ -202,7 +211,6 @@ def _run(
     draw: optuna.Trial | None,
 ) -> Trial:
     """Train with the values; `draw` is told of every epoch, and may call it off."""
-    chosen = apply(config, values)
     best = 0.0
 
     def on_epoch(result: EpochResult) -> None:
@@ -215,6 +223,7 @@ def _run(
             raise optuna.TrialPruned
 
     try:
+        chosen = apply(config, values)
         with tempfile.TemporaryDirectory(prefix="trial-") as workdir:
             trained = train(
                 dataset,
@@ -227,8 +236,6 @@ def _run(
                 reporter=reporter,
                 cache=cache,
             )
-    except ConfigError:
-        raise
     except optuna.TrialPruned:
         reason = "it did worse than the median of the trials before"
         return Trial(number=number, values=values, val_accuracy=best, val_loss=None, state="pruned", reason=reason)

@@ -1,23 +1,18 @@
 """Fits a classifier to a data set and keeps what was best on the validation pictures."""
 
-import contextlib
-import logging
-import signal
-import threading
+import gc
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn import functional
 
 from imago import progress
@@ -29,7 +24,7 @@ from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.footprint import Spent
 from imago.history import EpochResult
-from imago.progress import Reporter
+from imago.progress import Lines, Reporter
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import (
     create_classifier,
@@ -40,12 +35,13 @@ from imago.training.classifier import (
     try_out,
 )
 from imago.training.datamodule import PictureDataModule
-from imago.training.epochs import CHECKPOINT, Best, Epochs, interrupted_at, is_over, kept_state, with_kept_batch
+from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, is_lack_of_memory
 from imago.training.features import Features, features_of, fit_head
+from imago.training.fit import fit, quiet, seeded
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
-from imago.training.recipe import Recipe, at_once, check_epochs, recipe_for
+from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
@@ -69,6 +65,7 @@ class TrainedModel:
     train_features: Features | None = None  # of the frozen backbone, where it is pretrained
     weights_license: str = "not stated"
     spent: Spent | None = None
+    recipe: Recipe | None = None
 
 
 def train(
@@ -98,39 +95,69 @@ def train(
     check_epochs(training, model.weights)
     if training.rand_augment is not None:
         check_rand_augment(training.rand_augment)
-    meter = Meter(training)
-    meter.before = kept_state(kept).get("spent", {}) if interrupted_at(kept) else {}
-    with kept_memory(), _quiet(), reporter or progress.reporter() as reporting:
+    alone = training.devices * training.nodes == 1
+    reporter = reporter or (progress.reporter() if alone else Lines(sys.stderr))  # a bar's thread would not be forked
+    with kept_memory(), quiet(), reporter as reporting:
+        cut, meter = interrupted(kept, reporting), Meter(training)
+        meter.before = cut.spent if cut else {}
+        surroundings = Surroundings(image_size, seed, workdir, logger, _once(on_epoch), reporting, cache, meter)
         while True:
-            if done := interrupted_at(kept):
-                training = with_kept_batch(training, kept)
-                note = f"going on after epoch {done} of {training.epochs}, where the training before was cut off"
-                reporting.note(note)
+            if cut:
+                training = cut.with_kept_batch(training)
+                far = f"after epoch {cut.epochs} of {training.epochs}"
+                reporting.note(
+                    f"done before, {far}: its weights are taken"
+                    if cut.is_over(training)
+                    else f"going on {far}, where the training before was cut off"
+                )
             try:
-                with _seeded(seed):
-                    return _train(
-                        dataset, model, training, image_size, seed, workdir, logger, on_epoch, reporting, cache, meter
-                    )
-            except (MemoryError, RuntimeError) as error:
+                with seeded(seed):
+                    return _train(dataset, model, training, surroundings, cut)
+            except (MemoryError, RuntimeError, ProcessRaisedException) as error:
                 training = _for_less_memory(training, error)
                 reporting.note(f"memory does not do: going on with {training.micro_batch_size} pictures at a time")
+            gc.collect()
+            torch.cuda.empty_cache()  # which does nothing where there is no GPU
+            cut = interrupted(kept, reporting)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training is given beside its pictures, model and configuration; see `train`."""
+
+    image_size: int
+    seed: int
+    workdir: Path
+    logger: Logger | None
+    on_epoch: Callable[[EpochResult], None] | None
+    reporting: Reporter
+    cache: Path | None
+    meter: Meter
+
+
+def _once(on_epoch: Callable[[EpochResult], None] | None) -> Callable[[EpochResult], None] | None:
+    """Let each epoch be told of once, also where training goes on after a lack of memory."""
+    if on_epoch is None:
+        return None
+    told: set[int] = set()
+
+    def tell(result: EpochResult) -> None:
+        if result.epoch not in told:
+            told.add(result.epoch)
+            on_epoch(result)
+
+    return tell
 
 
 def _train(
     dataset: ImageDataset,
     model: ModelConfig,
     training: TrainingConfig,
-    image_size: int,
-    seed: int,
-    workdir: Path,
-    logger: Logger | None,
-    on_epoch: Callable[[EpochResult], None] | None,
-    reporting: Reporter,
-    cache: Path | None,
-    meter: Meter,
+    given: Surroundings,
+    cut: Interrupted | None,
 ) -> TrainedModel:
-    classes, kept = dataset.split("train").classes, workdir / CHECKPOINT
-    pretrained, done = model.weights != "none", interrupted_at(kept)
+    classes, image_size, reporting = dataset.split("train").classes, given.image_size, given.reporting
+    kept, pretrained = given.workdir / CHECKPOINT, model.weights != "none"
     network = create_classifier(model.architecture, model.weights, len(classes), image_size)
     fixed = has_fixed_size(model.architecture)
     recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
@@ -145,21 +172,23 @@ def _train(
         at_once=at_once(training),
         sizes=recipe.sizes,
         how=recipe.augmentation,
-        seed=seed,
-        num_workers=training.num_workers,
+        seed=given.seed,
+        num_workers=num_workers(training),
         balanced=training.balance == "sampling",
     )
     alone = training.devices * training.nodes == 1
-    best = Best(reporting, on_epoch if alone else None)
+    best = Best(reporting, given.on_epoch if alone else None)
     layout = memory_format_of(network)
-    if cache is not None:
-        layout = measured_memory_format(network, model.architecture, image_size, cache / "layouts")
+    if given.cache is not None:
+        layout = measured_memory_format(network, model.architecture, image_size, given.cache / "layouts")
     found: tuple[Features, Features] | None = None
     head = head_of(network)
     if pretrained and training.warmup_head and head is not None and head.bias is not None:
         started = time.monotonic()
-        found = features_of(network, data, layout, reporting, cache and cache / "features")
-        if not done:
+        network.to(working_device(training))
+        found = features_of(network, data, layout, reporting, given.cache and given.cache / "features")
+        network.cpu()
+        if cut is None:
             _warm_up(network, head, *found, best, started)
     elif not pretrained:
         _zero_head(network)
@@ -167,18 +196,20 @@ def _train(
         raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
     if training.epochs:
         module = ClassifierModule(network, training, recipe, data.train_labels, layout)
-        callback = Epochs(best, reporting, seed, kept, training, meter)
-        over = bool(done) and is_over(kept, training)
+        callback = Epochs(best, reporting, given.seed, kept, training, given.meter)
+        over = cut is not None and cut.is_over(training)
         if not over:
-            _fit(module, data, callback, training, logger, kept if done else None, workdir)
-        if over or not alone:  # what was best is known to the processes that trained, and kept by them
-            best.on_epoch = on_epoch
-            callback.load_state_dict(kept_state(kept))
+            fit(module, data, callback, training, given.workdir, logger=given.logger, kept=kept if cut else None)
+            cut = None if alone else interrupted(kept, reporting)
+        if cut is not None:  # what was best is known to the processes that trained, and kept by them
+            best.on_epoch = given.on_epoch
+            callback.load_state_dict(cut.kept)
         if best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
     network.load_state_dict(best.state)
-    network.eval().cpu()
-    logits, labels = _validate(network, data)
+    network.eval()
+    logits, labels = _validate(network.to(working_device(training)), data)
+    network.cpu()
     temperature = fit_temperature(logits, labels)
     return TrainedModel(
         model=network,
@@ -192,7 +223,8 @@ def _train(
         train_ids=data.train_ids,
         train_features=found[0] if found else None,
         weights_license=weights_license,
-        spent=meter.read(),
+        spent=given.meter.read(),
+        recipe=recipe,
     )
 
 
@@ -244,16 +276,9 @@ def _warm_up(network: nn.Module, head: nn.Linear, train: Features, val: Features
     best.offer(EpochResult(0, losses[0], losses[1], accuracy, time.monotonic() - started), network)
 
 
-def _precision(training: TrainingConfig) -> Any:
-    if training.precision != "auto":
-        return training.precision
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-
-
 def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConfig:
     """Return the same training with half the batch. Raises what is no lack of memory, and ImagoError unless asked."""
-    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-    if not lacking:
+    if not is_lack_of_memory(error):
         raise error
     now = at_once(training)
     if training.auto_batch_size and now > 1:
@@ -264,80 +289,10 @@ def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConf
     ) from error
 
 
-def _fit(
-    module: ClassifierModule,
-    data: PictureDataModule,
-    callback: Callback,
-    training: TrainingConfig,
-    logger: Logger | None,
-    kept: Path | None,
-    workdir: Path,
-) -> None:
-    trainer = Trainer(
-        max_epochs=training.epochs,
-        accelerator="auto",
-        devices=training.devices,
-        num_nodes=training.nodes,
-        strategy="ddp_fork" if training.strategy == "auto" and training.devices > 1 else training.strategy,
-        use_distributed_sampler=False,
-        logger=logger or False,
-        callbacks=[callback],
-        default_root_dir=workdir,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1_000_000,
-        precision=_precision(training),
-    )
-    with _interruptible():
-        trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
-
-
 def _validate(network: nn.Module, data: PictureDataModule) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    rows = []
+    rows, device = [], next(network.parameters()).device
     with torch.inference_mode():
         for images, labels in data.val_dataloader():
-            rows.append((network(images).numpy(), labels.numpy()))
+            rows.append((network(images.to(device)).cpu().numpy(), labels.numpy()))
     logits, labels = (np.concatenate(column) for column in zip(*rows, strict=True))
     return logits, labels
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C come out as it went in: Lightning turns it into an exit, and leaves the signal ignored."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python, numpy and torch for a while."""
-    with isolate_rng():
-        seed_everything(seed % 2**32, verbose=False)
-        yield
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's and timm's own remarks to errors for a while."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning", "timm")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -31,6 +31,7 @@ FAMILIES = {  # a small member of each, and a size in pixels that it takes
     "mixer_s32_224": 224,
     "xcit_nano_12_p16_224": 64,
     "pit_ti_224": 224,
+    "levit_128s": 224,
 }
 MOTHS = small_moths(train=8)
 

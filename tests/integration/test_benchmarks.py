@@ -12,7 +12,14 @@ from benchmarks import Figure, compare, data, serving, show, training
 from benchmarks.plain import Task
 from tests.unit.training.moths import ARCHITECTURE
 
-PARTS = ("input", "memory", "probe", "finetune", "labels")  # what a whole pipeline costs is seen in long ones only
+PARTS = (
+    "input",
+    "memory",
+    "probe",
+    "finetune",
+    "calibration",
+    "labels",
+)  # what a whole pipeline costs is seen in long ones only
 
 
 def test_a_figure_is_ours_beside_theirs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +66,7 @@ def test_training_is_measured_on_both_sides(tmp_path: Path) -> None:
         "training.probe_accuracy",
         "training.finetune",
         "training.finetune_accuracy.0",
+        "training.finetune_beside_probe",
         "training.finetune_memory",
         "training.calibration_error",
         "training.flipped_labels",

@@ -1,5 +1,7 @@
 """Where things are kept, and that a report is whole or the one before."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,27 @@ def test_a_home_that_cannot_be_is_named_with_its_variable(tmp_path: Path, monkey
     for use in (home.home, home.require_writable):
         with pytest.raises(ConfigError, match="set IMAGO_HOME to another folder"):
             use()
+
+
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
+    command = (
+        "import sys; from pathlib import Path; from imago import home\nwith home.alone_in(Path(sys.argv[1])): pass"
+    )
+    other = [sys.executable, "-c", command, str(tmp_path)]
+    with home.alone_in(tmp_path):
+        refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "ConfigError: The very same is under way in another process" in refused.stderr
+    assert subprocess.run(other, check=False).returncode == 0
+
+
+def test_only_work_that_is_marked_done_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path))
+    done, going_on = (home.place_for("training", key, keep=4) for key in ("a", "b"))
+    sweep = home.place_for("sweeps", "c", keep=4)
+    for folder in (done, sweep):
+        home.mark_done(folder)
+    home.clear_done("training")
+    assert not done.exists()
+    assert going_on.exists()
+    assert sweep.exists()

@@ -57,6 +57,12 @@ def test_after_monitoring_only_a_drift_asks_for_training(
     assert (next_ in text) if next_ else ("Next:" not in text)
 
 
+def test_after_a_sweep_the_best_configuration_is_named_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = {**trained(), "pipeline": "sweep", "trials": [], "best": {}, "metrics": {}}
+    text = said(capsys, {**outcome, "reports": {"configuration": "/my reports/best.yaml"}})
+    assert "--pipeline training --config '/my reports/best.yaml'" in text
+
+
 def test_what_could_not_be_read_is_not_counted_as_predicted(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = {**trained(), "pipeline": "inference", "count": 123, "failed": 1, "metrics": {}}
     del outcome["data"]

@@ -4,6 +4,8 @@ import io
 from types import TracebackType
 from typing import Self
 
+from PIL import Image
+
 from imago.config import SyntheticConfig
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import synthetic_dataset
@@ -17,6 +19,20 @@ def small_moths(species: int = 2, train: int = 12, *, seed: int = 0) -> ImageDat
     """Draw a few moths."""
     config = SyntheticConfig(species=species, per_class_train=train, per_class_val=4, per_class_test=4)
     return synthetic_dataset(config, SIZE, seed)
+
+
+def plain_pictures(train: int, val: int) -> ImageDataset:
+    """Make so many pictures each of two classes that any network learns in a few steps: red ones, and blue ones."""
+    rows = []
+    for split, count in (("train", train), ("val", val)):
+        for label, channel in (("blue", 2), ("red", 0)):
+            for number in range(count):
+                colour = [40 + 3 * number] * 3
+                colour[channel] = 220 - 2 * number
+                file = io.BytesIO()
+                Image.new("RGB", (SIZE, SIZE), tuple(colour)).save(file, "PNG")
+                rows.append((f"{split}/{label}/{number}", file.getvalue(), label, split))
+    return picture_rows(*rows)
 
 
 def picture_rows(*rows: tuple[str, bytes, str, str]) -> ImageDataset:

@@ -118,8 +118,13 @@ def test_weights_of_another_architecture_are_refused_by_what_does_not_fit(folder
     with pytest.raises(ConfigError, match=rf"holds weights of '{ARCHITECTURE}', not of model.architecture 'test_vit'"):
         create_classifier("test_vit", str(folder), 3, SIZE)
     (folder / "config.json").unlink()
-    with pytest.raises(ConfigError, match=r"does not fit model.architecture 'test_vit': no cls_token, .* more\."):
+    line = r"does not fit model.architecture 'test_vit': no cls_token, .* more \(--debug names them\)\."
+    with pytest.raises(ConfigError, match=line) as refused:
         create_classifier("test_vit", str(folder), 3, SIZE)
+    named = refused.value.__notes__[0].splitlines()
+    backbone = [name for name in timm.create_model("test_vit").state_dict() if not name.startswith("head.")]
+    assert {f"no {name}" for name in backbone} <= set(named)
+    assert f"{len(named) - 3} more" in str(refused.value)
 
 
 def test_weights_that_are_not_all_there_are_refused(folder: Path, learned: dict[str, torch.Tensor]) -> None:

@@ -63,6 +63,23 @@ def test_pictures_beyond_the_memory_allowed_are_the_same() -> None:
     assert all(np.array_equal(whole[index], none[index]) for index in range(len(MOTHS)))
 
 
+def test_wide_pictures_take_no_more_memory_than_is_allowed() -> None:
+    wide = [(f"train/a/{n}.png", picture_bytes("red", size=(400, 20)), "a", "train") for n in range(5)]
+    pictures = DecodedPictures(picture_rows(*wide), PREPROCESSING, square=False, cache_bytes=3 * 400 * 20 * 3 + 1)
+    kept = [picture.nbytes for picture in pictures._kept]
+    assert kept == [400 * 20 * 3] * 3
+    assert sum(kept) == pictures.kept_bytes
+    assert [pictures[index].shape for index in range(5)] == [(20, 400, 3)] * 5
+
+
+def test_both_splits_share_the_memory_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = SIZE * SIZE * 3
+    monkeypatch.setattr("imago.training.datamodule.CACHE_BYTES", 12 * one)
+    data = _data()
+    assert len(data.val_pictures) == 8
+    assert (data.val_pictures.kept_bytes, data.train_pictures.kept_bytes) == (8 * one, 4 * one)
+
+
 def test_large_pictures_are_kept_a_little_larger_than_they_are_seen() -> None:
     assert shrink(np.zeros((400, 600, 3), dtype=np.uint8), 40).shape == (40, 60, 3)
     assert shrink(np.zeros((20, 600, 3), dtype=np.uint8), 40).shape == (20, 600, 3)

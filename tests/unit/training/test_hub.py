@@ -153,7 +153,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_weights_of_another_architecture_name_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     said = refused(monkeypatch, {f"{PLACE}/model.safetensors": save(weights_of("test_vit"))})
-    assert "lack conv_stem.weight, blocks.0.0.conv.weight, blocks.1.0.conv_exp.weight and 14 more." in said
+    assert (
+        "lack conv_stem.weight, blocks.0.0.conv.weight, blocks.1.0.conv_exp.weight and 14 more (--debug names them)."
+        in said
+    )
 
 
 def test_weights_with_a_layer_missing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """The layout of a network's tensors is a matter of measuring, once."""
 
+import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -32,6 +34,19 @@ def test_what_was_clearly_faster_is_taken_and_kept(
     assert measured_memory_format(model, ARCHITECTURE, SIZE, tmp_path) is expected
     (kept,) = tmp_path.iterdir()
     assert not kept.name.startswith(".")
+
+
+def test_it_is_measured_anew_for_another_processor_and_not_for_another_name_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[torch.memory_format] = []
+    monkeypatch.setattr(layout, "_seconds", lambda _model, _size, one: measured.append(one) or 1.0)
+    model, here = timm.create_model(ARCHITECTURE), platform.uname()
+    for name, machine in (("a", here.machine), ("b", here.machine), ("b", "riscv64")):
+        known = SimpleNamespace(node=name, machine=machine, processor=here.processor)
+        monkeypatch.setattr(platform, "uname", lambda known=known: known)
+        measured_memory_format(model, ARCHITECTURE, SIZE, tmp_path)
+    assert len(measured) == 2 * 2  # layouts, processors
 
 
 def test_measuring_leaves_network_and_random_state_as_they_were(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The Lightning module decays what should decay, and lays memory out as the network likes it."""
 
+import pytest
 import timm
 import torch
 from torch import nn
@@ -18,8 +19,8 @@ def _module(model: nn.Module, **options: object) -> ClassifierModule:
 
 def test_only_matrices_decay_and_the_head_has_its_own_rate() -> None:
     model = timm.create_model(ARCHITECTURE, num_classes=3)
-    module = _module(model, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.05)
-    groups = list(module._groups())
+    module = _module(model, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.05, layer_decay=1.0)
+    groups = list(module.parameter_groups())
     rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     assert rates[id(model.conv_stem.weight)] == (1e-3, 0.05)
     assert rates[id(model.bn1.weight)] == (1e-3, 0.0)
@@ -28,10 +29,30 @@ def test_only_matrices_decay_and_the_head_has_its_own_rate() -> None:
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize("architecture", ["levit_128s", "deit_tiny_distilled_patch16_224"])
+def test_both_heads_of_a_distilled_network_learn_as_heads(architecture: str) -> None:
+    model = timm.create_model(architecture, num_classes=3)
+    module = _module(model, learning_rate=1e-3, head_learning_rate=1e-2)
+    rates = {id(parameter): group["lr"] for group in module.parameter_groups() for parameter in group["params"]}
+    heads = [parameter for head in model.get_classifier() for parameter in head.parameters()]
+    assert [rates[id(parameter)] for parameter in heads] == [1e-2] * len(heads)
+    assert list(rates.values()).count(1e-2) == len(heads) > 2
+
+
+def test_what_a_network_says_does_not_decay_does_not() -> None:
+    model = timm.create_model("test_vit", num_classes=3)
+    module = _module(model, weight_decay=0.05)
+    decays = {
+        id(parameter): group["weight_decay"] for group in module.parameter_groups() for parameter in group["params"]
+    }
+    assert (decays[id(model.pos_embed)], decays[id(model.cls_token)]) == (0.0, 0.0)
+    assert decays[id(model.blocks[0].attn.qkv.weight)] == 0.05
+
+
 def test_lower_layers_learn_more_slowly_where_that_is_asked_for() -> None:
     model = timm.create_model(ARCHITECTURE, num_classes=3)
     module = _module(model, learning_rate=1e-3, head_learning_rate=1e-2, layer_decay=0.5)
-    rates = {id(parameter): group["lr"] for group in module._groups() for parameter in group["params"]}
+    rates = {id(parameter): group["lr"] for group in module.parameter_groups() for parameter in group["params"]}
     assert rates[id(model.conv_stem.weight)] < rates[id(model.conv_head.weight)] <= 1e-3
     assert rates[id(model.classifier.weight)] == 1e-2
 

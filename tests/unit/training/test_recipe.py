@@ -11,15 +11,18 @@ def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> 
     scratch = recipe_for(TrainingConfig(epochs=3), pretrained=False, image_size=224)
     assert tuned.learning_rate < scratch.learning_rate
     assert tuned.head_learning_rate > tuned.learning_rate
+    assert tuned.layer_decay < scratch.layer_decay == 1.0
     assert tuned.sizes == (128, 160, 192)
     assert scratch.sizes == (224, 224, 224)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_what_is_configured_stands(pretrained: bool) -> None:
-    training = TrainingConfig(epochs=2, learning_rate=0.5, head_learning_rate=0.25, augment=False, train_size=64)
+    training = TrainingConfig(
+        epochs=2, learning_rate=0.5, head_learning_rate=0.25, augment=False, train_size=64, layer_decay=0.5
+    )
     recipe = recipe_for(training, pretrained=pretrained, image_size=128)
-    assert (recipe.learning_rate, recipe.head_learning_rate) == (0.5, 0.25)
+    assert (recipe.learning_rate, recipe.head_learning_rate, recipe.layer_decay) == (0.5, 0.25, 0.5)
     assert recipe.augmentation is None
     assert recipe.sizes == (64, 64)
 

@@ -2,29 +2,52 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
 from imago.config import ModelConfig, TrainingConfig
+from imago.errors import ImagoError
 from imago.history import EpochResult
 from imago.training.datamodule import Batch
-from imago.training.epochs import CHECKPOINT, kept_state
+from imago.training.epochs import CHECKPOINT, interrupted
 from imago.training.module import ClassifierModule
 from imago.training.recipe import at_once
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import ARCHITECTURE, SIZE, Silence, small_moths
 
 EPOCHS = 4
-COMMAND = (
-    "import sys, torch; torch.set_num_threads(1); from pathlib import Path; "
-    "from tests.unit.training.test_resume import run; run(Path(sys.argv[1]))"
-)
+
+
+class Deadly(Silence):
+    """A reporter that kills its process as `kill -9` does: after the second step of an epoch, or when the checkpoint
+    is about to take the place of the one before.
+    """
+
+    def __init__(self, moment: str, epoch: int) -> None:
+        super().__init__()
+        self._moment = moment
+        self._stretch = f"epoch {epoch}/{EPOCHS}"
+
+    def start(self, what: str, total: int, *, epochs_left: int = 0, last: EpochResult | None = None) -> None:
+        super().start(what, total, epochs_left=epochs_left, last=last)
+        if self._moment == "keeping" and what == self._stretch:
+            Path.replace = lambda *_: die()  # type: ignore[method-assign]
+
+    def advance(self, count: int = 1, loss: float | None = None) -> None:
+        super().advance(count, loss)
+        if self._moment == "training" and self.stretches[-1][0] == self._stretch and len(self.losses[-1]) == 2:
+            die()
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("alive")
 
 
 def run(
@@ -52,23 +75,29 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     return run(tmp_path_factory.mktemp("whole"))
 
 
-def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: TrainedModel) -> None:
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path)])
-    try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / CHECKPOINT).exists():
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+@pytest.mark.parametrize(
+    ("moment", "epoch"), [("training", 1), ("training", 2), ("training", 3), ("keeping", 1), ("keeping", 3)]
+)
+def test_a_killed_training_ends_as_one_that_was_not(
+    tmp_path: Path, whole: TrainedModel, moment: str, epoch: int
+) -> None:
+    process = get_context("fork").Process(
+        target=run, args=(tmp_path,), kwargs={"reporter": Deadly(moment, epoch)}, daemon=True
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    cut = interrupted(tmp_path / CHECKPOINT, Silence())
+    assert (cut.epochs if cut else 0) == epoch - 1
+    assert (tmp_path / f".{CHECKPOINT}").exists() == (moment == "keeping")
+    before = cut.spent if cut else {"cpu_seconds": 0.0, "wall_seconds": 0.0}
     reporter = Silence()
     told: list[EpochResult] = []
-    before, begun = kept_state(tmp_path / CHECKPOINT)["spent"], time.monotonic()
+    begun = time.monotonic()
     again = run(tmp_path, reporter=reporter, on_epoch=told.append)
     assert tuple(told) == again.history  # those before the cut, too
-    assert "going on after epoch" in reporter.stream.getvalue()
+    assert reporter.stretches[0][0] == f"epoch {epoch}/{EPOCHS}"
+    assert (f"going on after epoch {epoch - 1} of 4" in reporter.stream.getvalue()) == (epoch > 1)
     assert [result.epoch for result in again.history] == [1, 2, 3, 4]
     for one, other in zip(again.history, whole.history, strict=True):
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
@@ -78,7 +107,7 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, whole: Train
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
     assert again.spent is not None
-    assert before["cpu_seconds"] > 0
+    assert (before["cpu_seconds"] > 0) == (epoch > 1)
     assert again.spent.cpu_seconds > before["cpu_seconds"]
     assert 0 < again.spent.wall_seconds - before["wall_seconds"] <= time.monotonic() - begun
 
@@ -143,6 +172,39 @@ def test_memory_that_ends_in_a_later_epoch_costs_no_epoch_before(
     trained = run(tmp_path, auto_batch_size=True, on_epoch=told.append, reporter=reporter)
     assert "going on after epoch 2 of 4" in reporter.stream.getvalue()
     assert [result.epoch for result in trained.history] == [1, 2, 3, 4]
+    assert tuple(told) == trained.history  # each once
+
+
+def test_a_checkpoint_that_memory_cannot_hold_for_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, epochs=1)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def lacking(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(torch, "load", lacking)
+    with pytest.raises(RuntimeError, match="allocate"):
+        run(tmp_path, epochs=1)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    def broken(self: ClassifierModule) -> None:
+        if self.current_epoch + 1 == epoch:
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(
+        ClassifierModule, "on_validation_epoch_start", lambda self: (broken(self), self._outputs.clear())
+    )
+    with pytest.raises(ImagoError, match=rf"no longer a number after epoch {epoch}: lower training.learning_rate"):
+        run(tmp_path)
+    cut = interrupted(tmp_path / CHECKPOINT, Silence())
+    assert (cut.epochs if cut else 0) == epoch - 1
+    assert cut is None or all(value.isfinite().all() for value in cut.kept["state"].values())
 
 
 @pytest.mark.parametrize("options", [{"ema_decay": 0.9, "micro_batch_size": 3}])
@@ -166,7 +228,12 @@ def test_a_checkpoint_that_cannot_be_used_begins_anew(
         torch.save({"another": "version"}, tmp_path / CHECKPOINT)
     else:
         (tmp_path / CHECKPOINT).write_bytes(content)
-    assert run(tmp_path).history[-1].val_loss == pytest.approx(whole.history[-1].val_loss, abs=1e-6)
+    before, reporter = (tmp_path / CHECKPOINT).read_bytes(), Silence()
+    again = run(tmp_path, reporter=reporter)
+    assert again.history[-1].val_loss == pytest.approx(whole.history[-1].val_loss, abs=1e-6)
+    aside = tmp_path / "last.damaged"
+    assert aside.read_bytes() == before
+    assert f"put aside as {aside}" in reporter.stream.getvalue()
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The sweep: a space that cannot be searched is refused before anything is trained; the best is ready to use."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +11,9 @@ import yaml
 
 from imago.config import Config, SyntheticConfig, build_config
 from imago.data.synthetic import synthetic_dataset
-from imago.errors import ConfigError
+from imago.errors import ConfigError, ImagoError
 from imago.history import EpochResult
-from imago.training.sweep import SweepResult, apply, check_space, sweep
+from imago.training.sweep import SweepResult, Trial, apply, check_space, sweep
 from tests.unit.training.moths import ARCHITECTURE, Silence
 
 
@@ -35,6 +37,7 @@ def _config(
         ({"deploy.port": {"low": 1, "high": 2}}, "no key of training"),
         ({"training.batch_size": {"choice": [1]}}, "'choices'"),
         ({"training.batch_size": {"low": 1}}, "low.*high"),
+        ({"training.learning_rate": {"low": 0.1, "high": 1.0, "log": True, "step": 0.1}}, "cannot be drawn"),
         ({"training.rand_augment": {"choices": [None, "rand-m7-n2", "rand-m7-q2"]}}, "'rand-m7-q2' is no policy"),
     ],
 )
@@ -63,7 +66,7 @@ def test_a_sweep_goes_on_where_it_was_cut_off_and_ends_as_one_that_was_not(tmp_p
     _, first = _sweep(one, tmp_path / "trials.log")
     resumed, rest = _sweep(three, tmp_path / "trials.log")
     whole, _ = _sweep(three)
-    assert (first, rest) == ([0], [1, 2])
+    assert (first, rest) == ([0], [0, 1, 2])  # whoever listens now has them all
     assert resumed == whole
 
 
@@ -97,9 +100,52 @@ def test_a_trial_that_does_worse_than_the_others_is_given_up(monkeypatch: pytest
 
 def test_a_sweep_ends_with_its_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter(range(0, 10_000, 45))
-    monkeypatch.setattr("imago.training.sweep.time.process_time", lambda: float(next(spent)))
+    monkeypatch.setattr("imago.training.sweep.cpu_seconds", lambda: float(next(spent)))
     config = _config(RATES, trials=9, minutes=1, model={"architecture": ARCHITECTURE, "weights": "none"})
     assert len(_sweep(config)[0].trials) == 2
+
+
+def test_the_budget_counts_what_the_processes_spend_that_a_training_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = "import time\nwhile time.process_time() < 0.4: pass"
+
+    def trained(*_: object, **__: object) -> SimpleNamespace:
+        subprocess.run([sys.executable, "-c", work], check=True)
+        return SimpleNamespace(best=EpochResult(1, 1.0, 1.0, 0.5, 0.0))
+
+    monkeypatch.setattr("imago.training.sweep.train", trained)
+    assert len(_sweep(_config(RATES, trials=3, minutes=0.3 / 60))[0].trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"training.epochs": {"choices": [0, 1]}}, "training.epochs is 0"),
+        (
+            {"training.reject_coverage": {"choices": [None, 0.8]}, "training.reject_error": {"choices": [None, 0.1]}},
+            "reject",
+        ),
+    ],
+)
+def test_values_that_cannot_be_trained_with_are_a_failed_trial_and_the_sweep_goes_on(
+    space: dict[str, dict[str, object]], said: str, tmp_path: Path
+) -> None:
+    config = _config(space, trials=6, model={"architecture": ARCHITECTURE, "weights": "none"})
+    result, _ = _sweep(config, tmp_path / "trials.log")
+    failed = [trial for trial in result.trials if trial.state == "failed"]
+    assert len(result.trials) == 6
+    assert 0 < len(failed) < 6
+    assert all(said in str(trial.reason) for trial in failed)
+    assert result.best.state == "complete"
+    assert _sweep(config, tmp_path / "trials.log")[0] == result
+
+
+def test_a_sweep_whose_every_trial_failed_says_why_and_can_be_tried_again(tmp_path: Path) -> None:
+    config = _config({"training.epochs": {"choices": [0]}}, trials=2)
+    for _ in range(2):
+        told: list[Trial] = []
+        with pytest.raises(ImagoError, match=r"All 2 trials of the sweep failed, .*: training\.epochs is 0"):
+            sweep(config, MOTHS, on_trial=told.append, reporter=Silence(), store=tmp_path / "trials.log")
+        assert [(trial.number, trial.state) for trial in told] == [(0, "failed"), (1, "failed")]
 
 
 @pytest.mark.slow

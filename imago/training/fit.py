@@ -1,0 +1,105 @@
+"""Runs Lightning over a module and its pictures, on the devices that were asked for."""
+
+import contextlib
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from imago.config import TrainingConfig
+from imago.errors import printed_error
+from imago.training.datamodule import PictureDataModule
+from imago.training.module import ClassifierModule
+
+
+def fit(
+    module: ClassifierModule,
+    data: PictureDataModule,
+    callback: Callback,
+    training: TrainingConfig,
+    workdir: Path,
+    *,
+    logger: Logger | None = None,
+    kept: Path | None = None,
+) -> None:
+    """Train, from the checkpoint that was `kept` if any. What one of several processes raises comes out as here."""
+    trainer = Trainer(
+        max_epochs=training.epochs,
+        accelerator="auto",
+        devices=training.devices,
+        num_nodes=training.nodes,
+        strategy="ddp_fork" if training.strategy == "auto" and training.devices > 1 else training.strategy,
+        use_distributed_sampler=False,
+        logger=logger or False,
+        callbacks=[callback],
+        default_root_dir=workdir,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1_000_000,
+        precision=_precision(training),
+    )
+    with _interruptible():
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
+        except ProcessRaisedException as error:
+            raise printed_error(str(error)) or error from error
+
+
+def _precision(training: TrainingConfig) -> Any:
+    """Return what the configuration says, or bfloat16 on one GPU that has it: to ask is to be unable to fork."""
+    if training.precision != "auto":
+        return training.precision
+    alone = training.devices * training.nodes == 1
+    able = alone and torch.cuda.device_count() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if able else "32-true"
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C come out as it went in: Lightning turns it into an exit, and leaves the signal ignored."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python, numpy and torch for a while; a GPU is left alone, for its use here would forbid to fork."""
+    with isolate_rng(include_cuda=False):
+        seed_everything(seed % 2**32, verbose=False)
+        yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's and timm's own remarks to errors for a while."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning", "timm")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
