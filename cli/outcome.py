@@ -13,6 +13,7 @@ from zenml.models import PipelineRunResponse
 from cli.pipeline import BASE
 from imago import home
 from imago.config import Config
+from imago.evaluation.card import evaluated_card
 from imago.serving.card import kept
 from imago.serving.package import ModelPackage, ModelSpec
 from imago.serving.rollout import PROBE_HEADER, Deployment
@@ -40,6 +41,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     from stack.deploy import ensure_deployed
     from stack.production import production_version
 
+    model = _artifact(run, "train_model", "model")
     report, decision = _artifact(run, "evaluate_model", "evaluation"), _artifact(run, "promote_model", "decision")
     validation, dataset = _artifact(run, "validate_data", "validation"), run.steps["load_data"].outputs["dataset"][0]
     bento = _artifact(run, "build_bento", "bento")
@@ -80,7 +82,8 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "reports": {
             "data": _write("data.html", validation.page),
             "evaluation": _write("evaluation.html", report.html),
-            **_curves(_artifact(run, "train_model", "model").spec, version or str(run.id)[:8]),
+            "card": _write("MODEL_CARD.md", evaluated_card(model.card, report)),
+            **_curves(model.spec, version or str(run.id)[:8]),
         },
     }
 

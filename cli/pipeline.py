@@ -131,6 +131,8 @@ def _run(
         raise
     if run is None or not run.status.is_successful:
         raise ImagoError(f"The {pipeline} pipeline failed: run it again with --debug to see where.")
+    if pipeline == "training":
+        home.clear_done("training")  # not before: neither a failing export nor a full store costs the training
     return outcome.collect(pipeline, run, config)
 
 

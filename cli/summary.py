@@ -1,5 +1,6 @@
 """What a run says at its end to the person who started it: the verdict first, then figures, places, next steps."""
 
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -54,7 +55,8 @@ def _next(outcome: dict[str, Any]) -> list[tuple[str, str]]:
         case "monitoring":
             return {"drifted": [again], "not_enough_data": [watch]}.get(outcome["verdict"], [])
         case _:
-            return [(f"{run} --pipeline training --config reports/best.yaml", "train with the best configuration")]
+            best = shlex.quote(outcome["reports"]["configuration"])
+            return [(f"{run} --pipeline training --config {best}", "train with the best configuration")]
 
 
 def _training_verdict(outcome: dict[str, Any]) -> list[str]:
@@ -128,7 +130,7 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
         example = outcome["example"]
         rows.append(("one picture", f"{example['picture']} → {example['label']} ({example['probability']:.0%})"))
     for name, path in outcome.get("reports", {}).items():
-        rows.append((name if path.endswith(".svg") else f"{name} report", path))
+        rows.append((name if path.endswith((".svg", ".md")) else f"{name} report", path))
     rows.append(("dashboard", "zenml login --local"))
     rows.append(("run", f"{outcome['run_id']} on stack {outcome['stack']}"))
     return rows

@@ -25,6 +25,6 @@ def training_pipeline(config: Config, source_state: str, outside_state: str, wei
     )
     report = evaluate_model(dataset, validation, model, config.evaluation, config.seed, outside_state)
     decision = promote_model(dataset, validation, model, report, config.gate, config.evaluation, config.seed)
-    bento = build_bento(model, decision)
+    bento = build_bento(model, report, decision)
     if deploy:
         deploy_model(bento, decision, config.deploy)

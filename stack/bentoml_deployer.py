@@ -35,7 +35,7 @@ from zenml.services import (
 )
 
 from imago.config import DeployConfig
-from imago.errors import ImagoError
+from imago.errors import ImagoError, as_note
 from imago.serving import deployment, processes
 from imago.serving.rollout import Deployment
 
@@ -154,8 +154,9 @@ class ImagoBentoMLDeployer(BentoMLModelDeployer):
         record = client.create_service(config=config, service_type=service_type, model_version_id=version)
         try:
             service = self.perform_deploy_model(id=record.id, config=config, timeout=timeout)
-        except BaseException:
-            client.delete_service(record.id)
+        except BaseException as error:
+            with as_note(error, "ZenML still lists the service that did not start"):
+                client.delete_service(record.id)
             raise
         client.update_service(
             id=service.uuid,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from zenml.client import Client
 
 from imago.config import DeployConfig
-from imago.errors import ConfigError, DeploymentFailed
+from imago.errors import ConfigError, DeploymentFailed, as_note
+from imago.evaluation.card import evaluated_card
 from imago.serving import bento, deployment
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
@@ -33,14 +34,18 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
         )
     try:
         if production is not None and not bento.is_built(tag):  # by another machine, or its store was emptied
-            tag = bento.build_bento(production.package(), name=name, version=number)
+            package = production.package()
+            card = evaluated_card(package.card, production.report())
+            tag = bento.build_bento(package, name=name, version=number, card=card)
         deployer.deploy_model(ImagoServiceConfig.of(tag, config))
     except BaseException as error:
-        current = deployment.read(name).current
-        if current is None or current.process is None or current.model["version"] != number:
-            give_back(name, number, champion)
-        if isinstance(error, OSError):
-            raise DeploymentFailed(f"{tag} was not deployed: {error}") from error
+        failure = DeploymentFailed(f"{tag} was not deployed: {error}") if isinstance(error, OSError) else error
+        with as_note(failure, f"version {number} may still stand for production, for its champion did not again"):
+            current = deployment.read(name).current
+            if current is None or current.process is None or current.model["version"] != number:
+                give_back(name, number, champion)
+        if failure is not error:
+            raise failure from error
         raise
     return Deployment(name).status()
 
@@ -61,7 +66,8 @@ def rollback(name: str, say: Callable[[str], None]) -> Status:
     status = Deployment(name, on_progress=say).rollback()
     try:
         promote(name, version.number, package, reason="rolled back to")
-    except BaseException:
-        Deployment(name, on_progress=say).rollback()  # to what stands for production: another try begins where this did
+    except BaseException as error:
+        with as_note(error, f"version {version.number} may still serve, for the one before it could not be started"):
+            Deployment(name, on_progress=say).rollback()  # to what stands for production, for another try
         raise
     return deploy(previous.tag, previous.config) if status.running else status  # it serves: ZenML gets to know

@@ -1,18 +1,22 @@
 """Which version of a model stands for production: ZenML's stage and MLflow's alias, moved together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from zenml.client import Client
 from zenml.enums import ModelStages
 from zenml.models import ModelVersionResponse, StepRunUpdate
 
-from imago.errors import ConfigError, ImagoError
+from imago.errors import ConfigError, ImagoError, as_note
 from imago.evaluation.evaluate import EvaluationReport
 from imago.serving.package import ModelPackage
-from stack.tracking import require_server
+from stack.tracking import require_server, short_patience
 
 ALIAS = "champion"
 
@@ -72,27 +76,21 @@ def version_of(name: str, number: str) -> Version:
 
 
 def promote(name: str, number: str, package: ModelPackage, *, reason: str, decision: UUID | None = None) -> None:
-    """Move ZenML's production stage and MLflow's `champion` alias to a version, both or neither.
+    """Move MLflow's `champion` alias and ZenML's production stage to a version, both or neither.
 
     Cached decisions of the gate expire, but for the step run `decision` that makes this one: they compared with what
     is no longer in production.
     """
-    if Client().active_stack.model_registry is not None:
-        require_server(f"version {number} of '{name}' was not promoted")
-    before = production_version(name)
     version = version_of(name, number)
-    version.response.set_stage(ModelStages.PRODUCTION, force=True)
-    try:
-        registered = _registered(name, number) or _register(name, number, package, reason)
-        if registered is not None:
-            Client().active_stack.model_registry.mlflow_client.set_registered_model_alias(name, ALIAS, registered)
-    except (MlflowException, RuntimeError) as error:
-        if before is not None:
-            before.response.set_stage(ModelStages.PRODUCTION, force=True)
-        else:
-            version.response.set_stage(ModelStages.STAGING, force=True)
-        raise ImagoError(f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}") from error
+    with _alias_moved(name, number, package, reason):
+        version.response.set_stage(ModelStages.PRODUCTION, force=True)
     expire_decisions(name, but=decision)
+
+
+def keep_alias(name: str, number: str, package: ModelPackage) -> None:
+    """Let MLflow's alias stand where ZenML's stage does, which a promotion that was killed may have left elsewhere."""
+    with _alias_moved(name, number, package, "in production already"):
+        pass
 
 
 def give_back(name: str, number: str, champion: str | None) -> None:
@@ -112,20 +110,61 @@ def expire_decisions(name: str, *, but: UUID | None = None) -> None:
             client.zen_store.update_run_step(step.id, StepRunUpdate(cache_expires_at=datetime.now(UTC)))
 
 
-def _registered(name: str, number: str) -> str | None:
-    """Return MLflow's version of ZenML's, where it was registered before."""
+@contextmanager
+def _alias_moved(name: str, number: str, package: ModelPackage, reason: str) -> Iterator[None]:
+    """Move MLflow's alias before what is done with it moved, and back where anything stops that.
+
+    Raises ImagoError where MLflow, or ZenML then, does not take it.
+    """
     registry = Client().active_stack.model_registry
     if registry is None:
-        return None
-    wanted = f"name = '{name}' and tags.zenml_version = '{number}'"
-    found = registry.mlflow_client.search_model_versions(wanted, max_results=1)
+        yield
+        return
+    require_server(f"version {number} of '{name}' was not promoted")
+    client = registry.mlflow_client
+    before = wanted = None
+    try:
+        with short_patience():
+            registered = _registered(client, name, number) or _register(registry, name, number, package, reason)
+            before, wanted = _aliased(client, name), registered
+            if wanted != before:
+                client.set_registered_model_alias(name, ALIAS, wanted)
+        yield
+    except BaseException as error:
+        production = production_version(name)
+        if wanted != before and (production is None or production.number != number):
+            with as_note(
+                error, f"MLflow's alias '{ALIAS}' of '{name}' may stand at another version than ZenML's stage"
+            ):
+                _put_back(client, name, before)
+        if isinstance(error, MlflowException | RuntimeError):
+            raise ImagoError(
+                f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}"
+            ) from error
+        raise
+
+
+def _put_back(client: MlflowClient, name: str, before: str | None) -> None:
+    with short_patience():
+        if before is not None:
+            client.set_registered_model_alias(name, ALIAS, before)
+        elif _aliased(client, name) is not None:
+            client.delete_registered_model_alias(name, ALIAS)
+
+
+def _aliased(client: MlflowClient, name: str) -> str | None:
+    """Return the version of a registered model that the alias stands at."""
+    version = client.get_registered_model(name).aliases.get(ALIAS)
+    return None if version is None else str(version)
+
+
+def _registered(client: MlflowClient, name: str, number: str) -> str | None:
+    """Return MLflow's version of ZenML's, where it was registered before."""
+    found = client.search_model_versions(f"name = '{name}' and tags.zenml_version = '{number}'", max_results=1)
     return str(found[0].version) if found else None
 
 
-def _register(name: str, number: str, package: ModelPackage, reason: str) -> str | None:
-    registry = Client().active_stack.model_registry
-    if registry is None:
-        return None
+def _register(registry: Any, name: str, number: str, package: ModelPackage, reason: str) -> str:
     registered = registry.register_model_version(name=name, model_source_uri=str(package.path), description=reason)
     registry.mlflow_client.set_model_version_tag(name, registered.version, "zenml_version", number)
     return str(registered.version)

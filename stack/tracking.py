@@ -87,7 +87,7 @@ class Tracking:
         if self._tracker is None:
             return
         try:
-            with _short_patience():
+            with short_patience():
                 log()
         except MlflowException as error:
             if not _is_down(self._tracker, error):
@@ -129,7 +129,7 @@ def upload_waiting() -> None:
     try:
         tracker.configure_mlflow()
         server = MlflowClient(tracker.get_tracking_uri())
-        with _short_patience():
+        with short_patience():
             for run in sorted(runs, key=lambda run: MLFLOW_PARENT_RUN_ID in run.data.tags):
                 parent = uploaded.get(run.data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
                 if parent or run.data.tags.get(SERVER) == address:
@@ -155,7 +155,7 @@ def require_server(what: str) -> None:
     if tracker is None or not _is_remote(tracker):
         return
     try:
-        with _short_patience():
+        with short_patience():
             tracker.configure_mlflow()
             MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
@@ -260,7 +260,7 @@ def _address(tracker: Any) -> str:
 
 
 @contextlib.contextmanager
-def _short_patience() -> Iterator[None]:
+def short_patience() -> Iterator[None]:
     """Let MLflow's client give up within ten seconds for a while, where the environment does not say otherwise."""
     ours = {name: value for name, value in _PATIENCE.items() if name not in os.environ}
     os.environ.update(ours)

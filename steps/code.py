@@ -3,6 +3,8 @@
 ZenML's cache sees only the step function's own source; what it calls in `imago/` has to be named.
 """
 
+import hashlib
+
 from zenml.config.cache_policy import CachePolicy
 
 from imago.dependencies import sources_of
@@ -15,6 +17,12 @@ def cached_by(*modules: str, reads: tuple[str, ...] = ()) -> CachePolicy:
     `reads` names other files that decide the result, from the root.
     """
     return CachePolicy(file_dependencies=[*code_of(*modules), *reads])
+
+
+def digest_of(*modules: str) -> str:
+    """Return a digest of the code that these modules run on, for what is kept between runs."""
+    contents = [(ROOT / file).read_bytes() for file in code_of(*modules)]
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
 
 
 def code_of(*modules: str) -> list[str]:

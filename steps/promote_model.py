@@ -10,7 +10,7 @@ from imago.data.validation import ValidationResult
 from imago.evaluation.evaluate import EvaluationReport, evaluate
 from imago.evaluation.gate import GateDecision, already_champion, decide
 from imago.serving.package import ModelPackage
-from stack.production import production_version, promote
+from stack.production import keep_alias, production_version, promote
 from steps.code import cached_by
 
 
@@ -39,6 +39,7 @@ def promote_model(
             champion_report = evaluate(champion.package(), accepted, evaluation, seed, figures_only=True)
     if champion is not None and champion.package().fingerprint == model.fingerprint:
         decision = already_champion(report, champion.number)
+        keep_alias(challenger.name, champion.number, model)
     else:
         number = str(challenger.version)
         decision = decide(

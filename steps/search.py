@@ -26,11 +26,13 @@ def search(
     asked = config.model_copy(update={"sweep": config.sweep.model_copy(update=budget)})
     state = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
     place = home.place_for("sweeps", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=8)
-    with Tracking() as tracking:
+    with home.alone_in(place), Tracking() as tracking:
 
         def log_trial(trial: Trial) -> None:
-            tracking.log_child(f"trial {trial.number}", trial.values, {"val_accuracy": trial.val_accuracy})
-            click.echo(f"  trial {trial.number}: {trial.val_accuracy:.3f} {trial.state} {trial.values}", err=True)
+            metrics = {} if trial.state == "failed" else {"val_accuracy": trial.val_accuracy}
+            tracking.log_child(f"trial {trial.number}", trial.values, metrics)
+            why = f": {trial.reason}" if trial.reason else ""
+            click.echo(f"  trial {trial.number}: {trial.val_accuracy:.3f} {trial.state} {trial.values}{why}", err=True)
 
         result = sweep(config, accepted, on_trial=log_trial, store=place / "trials.log", cache=home.home())
     log_metadata({"best": result.best.model_dump(), "weights_state": weights_state})

@@ -16,7 +16,7 @@ from imago.data.validation import ValidationResult
 from imago.serving.package import ModelPackage
 from materializers.model_package import ModelPackageMaterializer
 from stack.tracking import Tracking
-from steps.code import cached_by
+from steps.code import cached_by, digest_of
 
 _NOT_FITTED = {"watts_per_core", "grid_intensity", "reject_coverage", "reject_error", "micro_batch_size"}
 """Keys of training under which the same checkpoint is gone on from."""
@@ -35,18 +35,25 @@ def train_model(
     seed: int,
     weights_state: str,
 ) -> Annotated[ModelPackage, "model"]:
-    """Train on the accepted pictures and export the result; every epoch's metrics go to MLflow."""
+    """Train on the accepted pictures and export the result; every epoch's metrics go to MLflow.
+
+    The checkpoint stays until the pipeline has ended: neither a failing export nor a full store costs the training.
+    """
+    import timm
+    import torch
+
     from imago.serving.export import export_package
     from imago.training.trainer import EpochResult, train
 
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
     fitted = training.model_dump(exclude=_NOT_FITTED)
-    state = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
+    decided = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
+    state = (decided, digest_of("imago.training.trainer"), torch.__version__, timm.__version__)
     workdir = home.place_for("training", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=4)
     folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
-    with Tracking() as tracking:
+    with home.alone_in(workdir), Tracking() as tracking:
 
         def log_epoch(result: EpochResult) -> None:
             figures = {
@@ -72,9 +79,10 @@ def train_model(
             accepted,
             folder / "model",
             name=model.name,
-            weights=f"{model.weights} ({weights_state})",
+            weights=model.weights if weights_state == model.weights else f"{model.weights} ({weights_state})",
             seed=seed,
+            training=training,
         )
-    shutil.rmtree(workdir)  # only now, so that a failing export costs no training
+        home.mark_done(workdir)
     log_metadata({"classes": list(package.spec.classes)})
     return package

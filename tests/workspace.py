@@ -90,6 +90,17 @@ class Workspace:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
+    def start(self, log: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start `run.py` with these arguments, and write what it says on standard error to a file."""
+        with log.open("wb") as sink:
+            return subprocess.Popen(
+                [sys.executable, "run.py", *arguments],
+                cwd=self.code,
+                env=self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=sink,
+            )
+
     def python(self, code: str, timeout: float = 120) -> Any:
         """Run Python code in the workspace and return its last line of output, read as JSON."""
         done = subprocess.run(
@@ -114,15 +125,19 @@ class Workspace:
                 continue
         return found
 
-    def close(self) -> None:
-        """End whatever was left running."""
+    def kill(self) -> list[psutil.Process]:
+        """Kill every process of this workspace, and return them."""
         left = self.processes()
         for process in left:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(left, timeout=10)
+        return left
+
+    def close(self) -> None:
+        """End whatever was left running."""
+        psutil.wait_procs(self.kill(), timeout=10)
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

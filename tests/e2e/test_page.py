@@ -3,7 +3,6 @@
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from imago.serving.metrics import Metrics
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
 from tests.packages import make_package, picture_bytes
+from tests.waiting import until
 from tests.workspace import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -47,9 +47,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: server.started, 20, "the server has not started")
     (tmp_path / "moth.jpg").write_bytes(picture_bytes("green", size=(300, 200), kind="JPEG"))
     yield Site(f"http://127.0.0.1:{port}", store, tmp_path / "moth.jpg")
     server.should_exit = True

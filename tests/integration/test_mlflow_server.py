@@ -11,6 +11,7 @@ import mlflow
 import psutil
 import pytest
 
+from tests.waiting import until
 from tests.workspace import TINY, Workspace, free_port
 
 pytestmark = pytest.mark.slow
@@ -60,14 +61,15 @@ class Server:
             self.process = psutil.Popen(
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                httpx.get(f"{self.address}/health").raise_for_status()
-                return mlflow.MlflowClient(self.address)
-            except httpx.HTTPError:
-                assert time.monotonic() < deadline, (self.folder / "log").read_text()
-                time.sleep(0.1)
+        until(self.answers, 120, (self.folder / "log").read_text)
+        return mlflow.MlflowClient(self.address)
+
+    def answers(self) -> bool:
+        """Tell whether it is up."""
+        try:
+            return httpx.get(f"{self.address}/health").is_success
+        except httpx.HTTPError:
+            return False
 
     def stop(self) -> None:
         """End it, and all that it started."""

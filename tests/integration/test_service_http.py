@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from imago.serving.package import ModelPackage
 from imago.serving.runtime import Prediction, Runtime
 from tests.packages import CLASSES, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD
+from tests.waiting import until
 from tests.workspace import free_port
 
 pytestmark = pytest.mark.slow
@@ -69,11 +69,12 @@ def serve(home: Path, tag: str, folder: Path, **environment: str) -> Iterator[tu
     try:
         url = f"http://127.0.0.1:{port}"
         with Client(url, timeout=5) as client:
-            deadline = time.monotonic() + 60
-            while not client.ready():
+
+            def is_up() -> bool:
                 assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+                return client.ready()
+
+            until(is_up, 60, log.read_text)
         yield url, process.pid, log
     finally:
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

@@ -1,0 +1,173 @@
+"""ZenML's stage and MLflow's alias move together or not at all, whatever comes between them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.workspace import TINY, Workspace
+
+pytestmark = pytest.mark.slow
+
+TRAINING = (
+    *("--pipeline", "training", "--config", "demo", "--json", *TINY),
+    *("--set", "data.image_size=32", "--set", "data.synthetic.species=2", "--set", "data.synthetic.per_class_train=8"),
+    *("--set", "evaluation.robustness=false", "--set", "evaluation.bootstrap_samples=0"),
+    *("--set", "gate.min_accuracy=0", "--set", "gate.max_calibration_error=1"),
+    *("--set", "deploy.enabled=false", "--set", "training.epochs=1"),
+)
+
+PLACES = """
+import json, sys
+from pathlib import Path
+from mlflow.exceptions import MlflowException
+from zenml.client import Client
+from zenml.enums import ModelStages
+from stack import register
+from stack.production import expire_decisions, production_version, promote
+from tests.packages import make_package
+register.ensure("local")
+client, mlflow = Client(), Client().active_stack.model_registry.mlflow_client
+
+def aliased(name):
+    alias = mlflow.get_registered_model(name).aliases.get("champion")
+    return alias and mlflow.get_model_version(name, str(alias)).tags["zenml_version"]
+
+def stages(name):
+    return [version.stage for version in client.list_model_versions(model=name, sort_by="asc:number").items]
+
+def versions(name, count):
+    client.create_model(name)
+    for _ in range(count):
+        client.create_model_version(name)
+    return make_package(Path(name))
+
+def broken_by(error, done):
+    whole = type(mlflow).set_registered_model_alias
+    def broken(self, *arguments):
+        type(mlflow).set_registered_model_alias = whole
+        if done:
+            whole(self, *arguments)
+        raise error
+    type(mlflow).set_registered_model_alias = broken
+
+def tried(name, number, package):
+    try:
+        promote(name, number, package, reason="tried")
+    except BaseException as error:
+        return type(error).__name__
+"""
+
+BETWEEN = """
+name = %(name)r
+package = versions(name, 2)
+if %(champion)r:
+    promote(name, "1", package, reason="the first")
+before = stages(name)
+found = []
+for error in (MlflowException("no"), KeyboardInterrupt(), OSError("no disk")):
+    for done in (False, True):
+        broken_by(error, done)
+        kind = tried(name, "2", package)
+        found.append([kind, stages(name) == before, aliased(name)])
+version = type(client.get_model_version(name, "2"))
+whole = version.set_stage
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+version.set_stage = interrupted
+found.append([tried(name, "2", package), stages(name) == before, aliased(name)])
+version.set_stage = whole
+promote(name, "2", package, reason="at last")
+print(json.dumps({"found": found, "end": [stages(name)[1], aliased(name)]}))
+"""
+
+STOOD = 'print(json.dumps([production_version("moths-demo").number, aliased("moths-demo")]))'
+KILLED = (
+    """
+mlflow.delete_registered_model_alias("moths-demo", "champion")
+expire_decisions("moths-demo")
+"""
+    + STOOD
+)
+
+
+@pytest.mark.parametrize("champion", [None, "1"])
+def test_what_breaks_a_promotion_leaves_stage_and_alias_where_they_were(
+    workspace: Workspace, champion: str | None
+) -> None:
+    found = workspace.python(PLACES + BETWEEN % {"name": f"after-{champion}".lower(), "champion": champion})
+    kinds = ["ImagoError"] * 2 + ["KeyboardInterrupt"] * 2 + ["OSError"] * 2 + ["KeyboardInterrupt"]
+    assert found["found"] == [[kind, True, champion] for kind in kinds]
+    assert found["end"] == ["production", "2"]
+
+
+def test_the_bento_and_the_reports_have_the_card_with_the_test_s_figures(workspace: Workspace) -> None:
+    trained = workspace.run(*TRAINING)
+    assert trained.code == 0, trained.stderr
+    (readme,) = (workspace.folder / "home" / "bentoml" / "bentos" / "moths-demo").glob("1-*/README.md")
+    described = readme.read_text(encoding="utf-8")
+    assert "| weights it began with | `none` |" in described
+    assert f"| accuracy | {trained.json['metrics']['test_accuracy']:.0%} |" in described
+    assert Path(trained.json["reports"]["card"]).read_text(encoding="utf-8") == described
+
+
+def test_a_rerun_puts_the_alias_where_the_stage_stands(workspace: Workspace) -> None:
+    assert workspace.run(*TRAINING).code == 0
+    assert workspace.python(PLACES + STOOD) == ["1", "1"]
+    assert workspace.python(PLACES + KILLED) == ["1", None]
+    again = workspace.run(*TRAINING)
+    assert again.code == 0, again.stderr
+    assert "in production already" in again.json["reason"]
+    assert workspace.python(PLACES + STOOD) == ["1", "1"]
+
+
+UNDONE = """
+import importlib
+from imago.config import DeployConfig
+from imago.errors import DeploymentFailed
+from imago.evaluation.gate import GateDecision
+from stack import deploy
+from tests.unit.evaluation.reports import report_of
+from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
+step = importlib.import_module("steps.build_bento")
+package = versions("undone", 2)
+promote("undone", "2", package, reason="the second")
+
+def first(*_, **__):
+    raise DeploymentFailed("it did not start")
+
+def later(*_, **__):
+    raise OSError("no database")
+
+def told(call):
+    try:
+        call()
+    except BaseException as error:
+        return [type(error).__name__, str(error), error.__notes__]
+
+decision = GateDecision(
+    promoted=True, reason="", challenger_accuracy=1, champion_version="1", challenger_version="2", comparison=None
+)
+deploy.give_back = step.give_back = Client.delete_service = later
+deploy.bento.is_built = lambda _: True
+found = {}
+ImagoBentoMLDeployer.perform_deploy_model = step.bento.build_bento = first
+config = ImagoServiceConfig.of("undone:2-0123", DeployConfig())
+found["deployer"] = told(lambda: client.active_stack.model_deployer.deploy_model(config))
+found["bento"] = told(lambda: step.build_bento.entrypoint(package, report_of([True, False]), decision))
+ImagoBentoMLDeployer.deploy_model = first
+found["deploy"] = told(lambda: deploy.deploy("undone:2-0123", DeployConfig(), champion="1"))
+print(json.dumps(found))
+"""
+
+
+def test_a_clean_up_that_fails_does_not_hide_what_failed_first(workspace: Workspace) -> None:
+    stands = "version 2 may still stand for production, for its champion did not again: no database"
+    assert workspace.python(PLACES + UNDONE) == {
+        "deployer": [
+            "DeploymentFailed",
+            "it did not start",
+            ["ZenML still lists the service that did not start: no database"],
+        ],
+        "bento": ["DeploymentFailed", "it did not start", [stands]],
+        "deploy": ["DeploymentFailed", "it did not start", [stands]],
+    }
