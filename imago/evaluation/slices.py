@@ -50,8 +50,9 @@ def find_slices(
 
     `features` are values (N,) by name: brightness, contrast, sharpness, pixels, class size (the number of pictures
     that it was taught with); others are left alone, and so are a feature that hardly varies and a slice of fewer than
-    five pictures. `attributes` are texts and numbers of each picture. A slice is weak by Fisher's exact test against
-    the rest, Holm's correction applied over all slices.
+    five pictures. Where thirds would tie, the parts are what is below, at and above the tied value. `attributes` are
+    texts and numbers of each picture. A slice is weak by Fisher's exact test against the rest, Holm's correction
+    applied over all slices.
     """
     names = np.asarray(labels, dtype=object)
     members: list[Member] = [("class", label, names == label) for label in sorted(set(labels))]
@@ -90,7 +91,8 @@ def _by_attribute(name: str, attributes: Sequence[Attributes]) -> list[Member]:
     if numeric and len(known) > _FEW_NUMBERS:
         values = np.array([np.nan if value is None else value for value in told], dtype=np.float64)
         low, high = np.nanquantile(values, (1 / 3, 2 / 3))
-        words = (f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}")
+        tied = (f"below {low:.4g}", f"{low:.4g}", f"above {low:.4g}")
+        words = (f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}") if low < high else tied
         return [(by, word, inside) for word, inside in _thirds(values, words)]
     if len(known) > _MOST_VALUES:
         return []
@@ -98,11 +100,15 @@ def _by_attribute(name: str, attributes: Sequence[Attributes]) -> list[Member]:
     return [(by, f"{value:g}" if isinstance(value, float) else value, inside) for value, inside in matches]
 
 
-def _thirds(values: npt.NDArray[np.floating], words: tuple[str, ...]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+def _thirds(values: npt.NDArray[np.floating], words: tuple[str, str, str]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Part the pictures into thirds, or, where more than a third have one value, into those below, at and above it."""
     low, high = np.nanquantile(values, (1 / 3, 2 / 3))
-    if not low < high:
-        return []
-    return [(words[0], values <= low), (words[1], (values > low) & (values <= high)), (words[2], values > high)]
+    if low < high:
+        parts = (values <= low, (values > low) & (values <= high), values > high)
+    else:
+        parts = (values < low, values == low, values > low)
+    filled = [(word, inside) for word, inside in zip(words, parts, strict=True) if inside.any()]
+    return filled if len(filled) > 1 else []
 
 
 def _fewer_by_chance(right: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> float:

@@ -53,6 +53,25 @@ def test_classes_taught_with_few_pictures_are_a_slice() -> None:
     assert not found["class size", "frequent"].weak
 
 
+def test_a_tied_value_parts_what_lies_below_and_above_it() -> None:
+    sizes = np.repeat([10.0, 100.0], [20, 80])  # a picture each of 20 rare classes and of 80 others
+    right = (sizes > 10) | (np.arange(100) % 4 == 0)
+    found = find_slices(right, ["moth"] * 100, {"class size": sizes, "pixels": np.repeat([4096.0, 65536.0], [25, 75])})
+    parts = {(entry.by, entry.value): (entry.count, entry.weak) for entry in found}
+    assert parts == {
+        ("class size", "rare"): (20, True),
+        ("class size", "middling"): (80, False),
+        ("pixels", "small"): (25, True),
+        ("pixels", "middling"): (75, False),
+    }
+
+
+def test_a_number_of_a_manifest_that_is_mostly_one_is_parted_there() -> None:
+    heights = [-2.5] * 5 + [0.0] * 80 + [row + 0.5 for row in range(15)]
+    found = find_slices(np.ones(100, dtype=bool), ["moth"] * 100, {}, [{"height": height} for height in heights])
+    assert {entry.value: entry.count for entry in found} == {"below 0": 5, "0": 80, "above 0": 15}
+
+
 def test_chance_alone_is_hardly_ever_called_weak() -> None:
     rng = np.random.default_rng(0)
     called = 0
