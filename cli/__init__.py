@@ -9,7 +9,7 @@ import traceback
 import click
 
 from imago import home
-from imago.errors import ImagoError, did_you_mean
+from imago.errors import ImagoError, did_you_mean, notes_of
 
 _COMMANDS = {
     "data": "cli.data:data",
@@ -123,8 +123,7 @@ def main() -> None:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    notes: list[str] = getattr(sys.exception(), "__notes__", [])
-    line = " ".join(" ".join([message, *(f"({note})" for note in notes)]).split())
+    line = " ".join(" ".join([message, *(f"({note})" for note in notes_of(sys.exception()))]).split())
     if "--json" in sys.argv:
         click.echo(json.dumps({"status": "failed", "error": line, "exit_code": code}))
     click.echo(f"error: {line}", err=True)

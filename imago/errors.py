@@ -50,13 +50,24 @@ def printed_error(text: str) -> ImagoError | None:
     return kinds.get(found[-1]["kind"], ImagoError)(found[-1]["text"].strip())
 
 
+class _Note(str):
+    """A note for the user: a library's own are not, and stand in the traceback alone."""
+
+    __slots__ = ()
+
+
 @contextmanager
 def as_note(error: BaseException, what: str) -> Iterator[None]:
     """Let what goes wrong while an error is cleaned up after become a note of that error, and not take its place."""
     try:
         yield
     except Exception as later:  # noqa: BLE001  (whatever it is, it is said, and the first error is the one to raise)
-        error.add_note(f"{what}: {later}")
+        error.add_note(_Note(f"{what}: {later}"))
+
+
+def notes_of(error: BaseException | None) -> list[str]:
+    """Return what `as_note` has noted on an error."""
+    return [note for note in getattr(error, "__notes__", ()) if isinstance(note, _Note)]
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -31,7 +31,9 @@ def test_the_command_line_says_both_errors_and_keeps_the_code_of_the_first(
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         first = DeploymentFailed("it did not start")
-        first.add_note("version 2 may still stand for production: no disk")
+        first.add_note("of a library, for its traceback")
+        with as_note(first, "version 2 may still stand for production"):
+            raise OSError("no disk")
         raise first
 
     monkeypatch.setattr(cli.front, "main", fail)

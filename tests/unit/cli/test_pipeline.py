@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 import cli
 from cli import pipeline
@@ -117,6 +119,23 @@ def test_a_policy_that_timm_knows_passes_a_dry_run(
     options = (*FROM_NOTHING, "--set", "training.rand_augment=rand-m7-n2")
     assert _front(monkeypatch, "--pipeline", "training", *options, "--dry-run", "--json") == 0
     assert json.loads(capfd.readouterr().out)["config"]["training"]["rand_augment"] == "rand-m7-n2"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_weights_that_do_not_fit_are_one_short_line_and_all_their_names_are_for_debug(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, debug: bool
+) -> None:
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.safetensors")
+    options = ("--set", "model.architecture=test_vit", "--set", f"model.weights={tmp_path / 'resnet.safetensors'}")
+    shown = ("--debug",) if debug else ()
+    assert _front(monkeypatch, "--pipeline", "training", *options, "--dry-run", "--json", *shown) == 2
+    said = capfd.readouterr()
+    *before, line = said.err.splitlines()
+    assert line.endswith("more (--debug names them).")
+    assert len(line.replace(str(tmp_path), "")) < 200
+    assert line == f"error: {json.loads(said.out)['error']}"
+    assert ("no blocks.0.attn.qkv.weight" in before) == debug
+    assert debug or before == []
 
 
 def test_a_group_without_a_command_shows_its_help(
