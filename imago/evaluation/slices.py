@@ -1,5 +1,6 @@
 """Whether the model is right everywhere, or only on average: accuracy on parts of the test pictures."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ _TERCILES = {
     "pixels": ("small", "middling", "large"),
     "class size": ("rare", "middling", "frequent"),
 }
-_MOST_VALUES = 20  # of a column of texts
+_MOST_CODES = 20  # values of a whole number, to be slices one by one
 _FEW_NUMBERS = 3  # which are not parted further
 
 
@@ -83,21 +84,21 @@ def _names(attributes: Sequence[Attributes]) -> list[str]:
 
 
 def _by_attribute(name: str, attributes: Sequence[Attributes]) -> list[Member]:
-    """Part the pictures by a text's or a few numbers' values, and by thirds of a number."""
+    """Part the pictures by each value of a text, of a whole number of few values, which may be a code, or by thirds."""
     by = f"{name} (manifest)" if name in {"class", *_TERCILES} else name
     told = [row.get(name) for row in attributes]
-    known = sorted({value for value in told if value is not None}, key=str)
-    numeric = all(not isinstance(value, str) for value in known)
-    if numeric and len(known) > _FEW_NUMBERS:
+    times = Counter(value for value in told if value is not None)
+    known = sorted(times, key=str)
+    numbers = [float(value) for value in known if not isinstance(value, str)]
+    codes = all(number.is_integer() for number in numbers) and max(times.values()) >= _SMALLEST
+    if len(numbers) == len(known) > (_MOST_CODES if codes else _FEW_NUMBERS):
         values = np.array([np.nan if value is None else value for value in told], dtype=np.float64)
         low, high = np.nanquantile(values, (1 / 3, 2 / 3))
         tied = (f"below {low:.4g}", f"{low:.4g}", f"above {low:.4g}")
         words = (f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}") if low < high else tied
         return [(by, word, inside) for word, inside in _thirds(values, words)]
-    if len(known) > _MOST_VALUES:
-        return []
     matches = [(value, np.array([one == value for one in told])) for value in known]
-    return [(by, f"{value:g}" if isinstance(value, float) else value, inside) for value, inside in matches]
+    return [(by, value if isinstance(value, str) else f"{value:.12g}", inside) for value, inside in matches]
 
 
 def _thirds(values: npt.NDArray[np.floating], words: tuple[str, str, str]) -> list[tuple[str, npt.NDArray[np.bool_]]]:

@@ -43,6 +43,27 @@ def test_few_numbers_are_told_one_by_one_and_what_is_missing_is_in_no_slice() ->
     }  # fmt: skip
 
 
+def test_a_site_that_fails_is_found_by_its_code() -> None:
+    sites = [{"site": float(row % 6 + 1), "year": 1990.0 + row % 24} for row in range(120)]
+    right = np.array([row % 6 != 3 for row in range(120)])
+    found = find_slices(right, ["moth"] * 120, {}, sites)
+    assert {entry.value: (entry.count, entry.accuracy) for entry in found if entry.by == "site"} == {
+        str(code): (20, float(code != 4)) for code in range(1, 7)
+    }
+    assert [(entry.by, entry.value) for entry in found if entry.weak] == [("site", "4")]
+    assert {entry.value for entry in found if entry.by == "year"} == {"up to 1998", "1998 to 2005", "above 2005"}
+
+
+def test_whole_numbers_of_which_none_is_frequent_are_parted_in_thirds() -> None:
+    found = find_slices(np.ones(60, dtype=bool), ["moth"] * 60, {}, [{"age": float(row % 15)} for row in range(60)])
+    assert sorted(entry.count for entry in found) == [20, 20, 20]
+
+
+def test_each_text_that_is_frequent_enough_is_a_slice() -> None:
+    sites = [{"site": f"site {row // 5}"} for row in range(120)]
+    assert len(find_slices(np.ones(120, dtype=bool), ["moth"] * 120, {}, sites)) == 24
+
+
 def test_classes_taught_with_few_pictures_are_a_slice() -> None:
     labels = [name for name in "abcdef" for _ in range(10)]
     sizes = np.repeat([5.0, 5.0, 50.0, 50.0, 500.0, 500.0], 10)
