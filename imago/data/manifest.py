@@ -5,17 +5,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imago.data.attributes import LONGEST, MOST_COLUMNS, encode_attributes
+from imago.data.attributes import LEAST_TIMES, LONGEST, MOST_COLUMNS, encode_attributes
 from imago.data.dataset import Split
 from imago.data.listing import Listing, Row, class_named, is_plain_file, read_file, split_named
 from imago.errors import ConfigError, DataRefused
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+_NAMED = 8  # columns that are left out
 _DELIMITERS = (",", ";", "\t")  # the first of those that are in the header equally often
 COLUMNS = {"path": ("path", "filepaths"), "label": ("label", "labels"), "split": ("split", "data set")}
 _Record = tuple[int, dict[str, str], dict[str, str]]  # number of the row, its columns by `COLUMNS`, some others
@@ -53,7 +56,7 @@ def list_manifest(path: Path, shown: str) -> Listing:
     entries = read_manifest(path, shown)
     root = path.resolve().parent
     names = _distinct_names(entries)
-    attributes = encode_attributes([entry.others for entry in entries], [entry.label for entry in entries])
+    attributes, free = encode_attributes([entry.others for entry in entries], [entry.label for entry in entries])
     rows = [
         Row(name, entry.label, entry.split, partial(_read_within, root, entry.path), told)
         for name, entry, told in zip(names, entries, attributes, strict=True)
@@ -68,7 +71,28 @@ def list_manifest(path: Path, shown: str) -> Listing:
     origin = f"{shown} was read as a manifest of {len(rows)} rows, {with_splits}, its paths relative to its folder."
     if missing:
         origin += f" {missing} of the files that it names do not exist."
-    return Listing(rows, origin)
+    return Listing(rows, origin + _columns_left_out(_unread(path, shown), free))
+
+
+def _columns_left_out(unread: list[str], free: list[str]) -> str:
+    """Return a sentence a reason that columns are no parts to judge the pictures by, or nothing for no columns."""
+    said = ""
+    if free:
+        said += (
+            f" Ignored {_some_columns(free)}: texts of which none occurs {LEAST_TIMES} times make no parts to judge "
+            "by; write what matters of them as a few words."
+        )
+    if unread:
+        said += (
+            f" Ignored {_some_columns(unread)}: besides path, label and split only the first {MOST_COLUMNS} columns "
+            "of texts or numbers are read; put those that matter first."
+        )
+    return said
+
+
+def _some_columns(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"the column{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
 
 
 def read_manifest(path: Path, shown: str) -> list[Entry]:
@@ -133,13 +157,9 @@ def _csv_records(path: Path, shown: str) -> Iterator[_Record]:
     """Yield the rows, the header being row 1."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            if not header:
-                raise ConfigError(f"The manifest {shown} is empty: it needs a row of names, such as path,label.")
-            file.seek(0)
-            rows = csv.reader(file, strict=True, delimiter=max(_DELIMITERS, key=header.count))
+            rows = _csv_rows(file, shown)
             columns = next(rows, [])
-            places, others = _places(columns, shown), _other_places(columns)
+            places, others = _places(columns, shown), _first(_other_places(columns))
             for number, row in enumerate(rows, start=2):
                 if not row:
                     continue
@@ -151,12 +171,19 @@ def _csv_records(path: Path, shown: str) -> Iterator[_Record]:
         raise ConfigError(f"The manifest {shown} cannot be read as CSV in UTF-8: {error}.") from error
 
 
+def _csv_rows(file: TextIO, shown: str) -> Iterator[list[str]]:
+    header = file.readline()
+    if not header:
+        raise ConfigError(f"The manifest {shown} is empty: it needs a row of names, such as path,label.")
+    file.seek(0)
+    return csv.reader(file, strict=True, delimiter=max(_DELIMITERS, key=header.count))
+
+
 def _parquet_records(path: Path, shown: str) -> Iterator[_Record]:
     try:
         file = pq.ParquetFile(path)
         header = file.schema_arrow.names
-        plain = [field.name if _is_plain(field.type) else "" for field in file.schema_arrow]
-        places = (_places(header, shown), _other_places([name if plain.count(name) == 1 else "" for name in plain]))
+        places = (_places(header, shown), _first(_other_places(_plain_names(file.schema_arrow))))
         table = file.read(columns=sorted({header[at] for some in places for at in some.values()}))
         needed, others = (
             {name: table.column(header[at]).cast(pa.string()).to_pylist() for name, at in some.items()}
@@ -184,10 +211,31 @@ def _places(header: list[str], shown: str) -> dict[str, int]:
 
 
 def _other_places(header: list[str]) -> dict[str, int]:
-    """Return where the first few columns are that are neither path nor label nor split, by their names, cut short."""
+    """Return where the columns are that are neither path nor label nor split, by their names, cut short."""
     spellings = {"", *(name for known in COLUMNS.values() for name in known)}
-    places = {name.strip()[:LONGEST]: at for at, name in enumerate(header) if name.strip().casefold() not in spellings}
-    return {name: places[name] for name in list(places)[:MOST_COLUMNS]}
+    return {name.strip()[:LONGEST]: at for at, name in enumerate(header) if name.strip().casefold() not in spellings}
+
+
+def _first(places: dict[str, int]) -> dict[str, int]:
+    return dict(islice(places.items(), MOST_COLUMNS))
+
+
+def _unread(path: Path, shown: str) -> list[str]:
+    """Return the names of the other columns of a manifest that `read_manifest` passes over."""
+    if path.suffix.lower() == ".parquet":
+        schema = pq.read_schema(path)
+        names, plain = schema.names, _plain_names(schema)
+    else:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = plain = next(_csv_rows(file, shown), [])
+    read = _first(_other_places(plain))
+    return [name for name in _other_places(names) if name not in read]
+
+
+def _plain_names(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns, empty for what is neither text nor number, or not the only one of its name."""
+    plain = [field.name if _is_plain(field.type) else "" for field in schema]
+    return [name if plain.count(name) == 1 else "" for name in plain]
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -60,11 +60,32 @@ def test_other_columns_are_carried(root):
     assert [row.attributes for row in listing(root, "path,label,only\na/0.jpg,a,x\nb/0.jpg,b,x\n").rows] == [None] * 2
 
 
-def test_no_more_than_sixteen_columns_are_carried(root):
+def test_no_more_than_sixteen_columns_are_carried_and_the_others_are_named(root):
     names = [f"column {index}" for index in range(20)]
     rows = [f"a/{number},{label},{','.join([str(number)] * 20)}" for number, label in ((0, "a"), (1, "a"), (2, "b"))]
     found = listing(root, f"path,label,{','.join(names)}\n" + "\n".join(rows).replace("a/0", "a/0.jpg"))
     assert list(json.loads(found.rows[0].attributes)) == names[:16]
+    assert found.origin.endswith(
+        " Ignored the columns column 16, column 17, column 18, column 19: besides path, label and split only the first "
+        "16 columns of texts or numbers are read; put those that matter first."
+    )
+
+
+def test_free_texts_are_named(root):
+    rows = [f"{name}/{index % 2}.jpg,{name},note {index} of {name}" for name in "ab" for index in range(15)]
+    found = listing(root, "path,label,notes\n" + "\n".join(rows))
+    assert {row.attributes for row in found.rows} == {None}
+    assert found.origin.endswith(
+        " Ignored the column notes: texts of which none occurs 5 times make no parts to judge by; write what matters "
+        "of them as a few words."
+    )
+    assert "Ignored" not in listing(root, "path,label,site\na/0.jpg,a,hill\nb/0.jpg,b,lake\na/1.jpg,a,lake\n").origin
+
+
+def test_of_many_columns_that_are_left_out_the_first_are_named(root):
+    header = ",".join(f"c{index}" for index in range(40))
+    found = listing(root, f"path,label,{header}\na/0.jpg,a\nb/0.jpg,b\n")
+    assert "the columns c16, c17, c18, c19, c20, c21, c22, c23 and 16 more: " in found.origin
 
 
 def test_other_columns_of_parquet_are_carried_where_they_are_plain(root):
@@ -81,7 +102,9 @@ def test_other_columns_of_parquet_are_carried_where_they_are_plain(root):
         }
     )
     pq.write_table(table, root / "moths.parquet")
-    assert [json.loads(row.attributes) for row in list_manifest(root / "moths.parquet", "moths").rows] == [
+    found = list_manifest(root / "moths.parquet", "moths")
+    assert " Ignored the columns bytes, box: " in found.origin
+    assert [json.loads(row.attributes) for row in found.rows] == [
         {"flash": "true", "depth": 1.0},
         {"flash": "false", "depth": 2.0},
         {"flash": "true"},
