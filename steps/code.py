@@ -4,6 +4,7 @@ ZenML's cache sees only the step function's own source; what it calls in `imago/
 """
 
 import hashlib
+from importlib.metadata import version
 
 from zenml.config.cache_policy import CachePolicy
 
@@ -23,6 +24,12 @@ def digest_of(*modules: str) -> str:
     """Return a digest of the code that these modules run on, for what is kept between runs."""
     contents = [(ROOT / file).read_bytes() for file in code_of(*modules)]
     return hashlib.sha256(b"\0".join(contents)).hexdigest()
+
+
+def key_of(*decided: object, code: str, libraries: tuple[str, ...]) -> str:
+    """Return the name of a folder of work that may go on later: by what decides it, its code and its libraries."""
+    state = (decided, digest_of(code), [version(library) for library in libraries])
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 
 def code_of(*modules: str) -> list[str]:

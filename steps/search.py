@@ -1,6 +1,5 @@
 """Search for better hyperparameters."""
 
-import hashlib
 from typing import Annotated
 
 import click
@@ -12,7 +11,7 @@ from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
 from imago.training.sweep import SweepResult, Trial, sweep
 from stack.tracking import Tracking
-from steps.code import cached_by
+from steps.code import cached_by, key_of
 
 
 @step(cache_policy=cached_by("imago.training.sweep"))
@@ -24,8 +23,9 @@ def search(
     accepted = dataset.without(validation.quarantined)
     budget = {"trials": 0, "minutes": None}  # a larger one goes on with the trials of a smaller
     asked = config.model_copy(update={"sweep": config.sweep.model_copy(update=budget)})
-    state = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
-    place = home.place_for("sweeps", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=8)
+    decided = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
+    key = key_of(*decided, code="imago.training.sweep", libraries=("torch", "timm", "optuna"))
+    place = home.place_for("sweeps", key, keep=8)
     with home.alone_in(place), Tracking() as tracking:
 
         def log_trial(trial: Trial) -> None:
