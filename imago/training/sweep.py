@@ -13,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imago.config import Config, build_config, known_keys
 from imago.data.dataset import ImageDataset
-from imago.errors import ConfigError, ImagoError, did_you_mean
+from imago.errors import ConfigError, DataRefused, ImagoError, did_you_mean
 from imago.history import EpochResult
 from imago.progress import Reporter
 from imago.training.augment import check_rand_augment
+from imago.training.classifier import create_classifier, try_out
+from imago.training.fit import quiet
 from imago.training.meter import cpu_seconds
+from imago.training.recipe import check_epochs
 from imago.training.trainer import train
 
 _STATES = {
@@ -70,10 +73,12 @@ def sweep(
 
     What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
     `on_trial` is told of those before, too. Values that cannot be trained with are a failed trial. The best trial has
-    the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, and
-    ImagoError where every trial failed; the store then forgets them, so that they are tried again.
+    the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, or
+    what every trial would stumble over alike, DataRefused where there is nothing to train with, and ImagoError where
+    every trial failed; the store then forgets them, so that they are tried again.
     """
     check_space(config)
+    _check_shared(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = _study(store)
     trials = [Trial.model_validate(done.user_attrs["trial"]) for done in study.trials if "trial" in done.user_attrs]
@@ -166,6 +171,19 @@ def check_space(config: Config) -> None:
                 check_rand_augment(tried.training.rand_augment)
 
 
+def _check_shared(config: Config) -> None:
+    """Raise ConfigError for what no drawn value can mend; weights of the hub are fetched here, once."""
+    space, training, model, size = config.sweep.space, config.training, config.model, config.data.image_size
+    if not {"training.epochs", "training.warmup_head"} & space.keys():
+        check_epochs(training, model.weights)
+    if training.rand_augment is not None and "training.rand_augment" not in space:
+        check_rand_augment(training.rand_augment)
+    with quiet():
+        network = create_classifier(model.architecture, model.weights, 2, size)
+    if training.train_size is not None and "training.train_size" not in space:
+        try_out(network, model.architecture, training.train_size, "training.train_size")
+
+
 def _check_rule(key: str, rule: Mapping[str, Any]) -> None:
     for name in rule:
         if name not in _RULES:
@@ -239,6 +257,8 @@ def _run(
     except optuna.TrialPruned:
         reason = "it did worse than the median of the trials before"
         return Trial(number=number, values=values, val_accuracy=best, val_loss=None, state="pruned", reason=reason)
+    except DataRefused:  # which are the same for every trial
+        raise
     except ImagoError as error:
         return Trial(number=number, values=values, val_accuracy=0.0, val_loss=None, state="failed", reason=str(error))
     return Trial(number=number, values=values, val_accuracy=trained.best.val_accuracy, val_loss=trained.best.val_loss)

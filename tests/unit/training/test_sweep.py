@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import timm
 import yaml
+from safetensors.torch import save_file
 
 from imago.config import Config, SyntheticConfig, build_config
 from imago.data.synthetic import synthetic_dataset
-from imago.errors import ConfigError, ImagoError
+from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.history import EpochResult
 from imago.training.sweep import SweepResult, Trial, apply, check_space, sweep
 from tests.unit.training.moths import ARCHITECTURE, Silence
@@ -137,6 +139,38 @@ def test_values_that_cannot_be_trained_with_are_a_failed_trial_and_the_sweep_goe
     assert all(said in str(trial.reason) for trial in failed)
     assert result.best.state == "complete"
     assert _sweep(config, tmp_path / "trials.log")[0] == result
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": {"architecture": "test_vit", "weights": "{folder}/resnet.safetensors"}}, "does not fit .*test_vit"),
+        ({"model": {"architecture": ARCHITECTURE, "weights": "hub"}}, "hub's weights for .* cannot be had"),
+        ({"training": {"epochs": 0}}, "training.epochs is 0"),
+        ({"training": {"rand_augment": "m7"}}, "'m7' is no policy"),
+        ({"model": {"architecture": "test_vit", "weights": "none"}, "training": {"train_size": 40}}, "train_size"),
+    ],
+)
+def test_what_every_trial_would_stumble_over_is_refused_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, dict[str, object]], said: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    save_file(timm.create_model(ARCHITECTURE).state_dict(), tmp_path / "resnet.safetensors")
+    plain = {"model": {"architecture": ARCHITECTURE, "weights": "none"}, "data": {"image_size": 32}}
+    config = build_config({**plain, **options, "sweep": {"space": RATES, "trials": 2}}, where="a test")
+    model = config.model.model_copy(update={"weights": config.model.weights.format(folder=tmp_path)})
+    monkeypatch.setattr("imago.training.sweep.train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match=said):
+        _sweep(config.model_copy(update={"model": model}), tmp_path / "trials.log")
+
+
+def test_data_that_no_trial_can_train_with_are_refused() -> None:
+    config = _config(RATES, trials=2, model={"architecture": ARCHITECTURE, "weights": "none"})
+    rows = zip(MOTHS.ids, MOTHS.labels, strict=True)
+    one = MOTHS.without([name for name, label in rows if label != MOTHS.classes[0]])
+    with pytest.raises(DataRefused, match="two classes or more"):
+        sweep(config, one, reporter=Silence())
 
 
 def test_a_sweep_whose_every_trial_failed_says_why_and_can_be_tried_again(tmp_path: Path) -> None:
