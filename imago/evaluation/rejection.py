@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # loads its parts when they are used
 
-from imago.evaluation.bootstrap import Z95, wilson
+from imago.evaluation.bootstrap import wilson
 from imago.evaluation.metrics import Finding, Interval, wilson_interval
 
 _POINTS = 100
+_MISSED = 0.025  # of an interval, at either end
 
 Floats = npt.NDArray[np.floating]
 Rights = npt.NDArray[np.bool_]
@@ -106,17 +107,23 @@ def judge_strangers(what: str, confidence: Floats, withheld: Sequence[bool], own
 def area_under_roc(positive: Floats, negative: Floats) -> tuple[float, Interval]:
     """Return how often a score (N,) is above a negative's (M,), ties a half, and the 95 % interval of that.
 
-    The interval is DeLong's, from placements (1988, https://doi.org/10.2307/2531595); where these do not differ, as
-    where all pairs are in order, it is Wilson's for as many pictures as the smaller group has.
+    The interval has DeLong's standard error, from placements (1988, https://doi.org/10.2307/2531595), on the scale of
+    the log odds, and Student's t for as many pictures as the smaller group has: few, or an area near 1, would make it
+    too short otherwise. Where the placements do not differ, as where all pairs are in order, it is Wilson's for as many
+    pictures. One picture has no spread to go by: what is left is Markov's inequality, true of any placement.
     """
     ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
     count = len(positive)
     above = (ranks[:count] - scipy.stats.rankdata(positive)) / len(negative)  # of the negatives, below each positive
     below = 1 - (ranks[count:] - scipy.stats.rankdata(negative)) / count  # of the positives, above each negative
     area = float(above.mean())
-    error = sum(values.var(ddof=1) / len(values) for values in (above, below) if len(values) > 1) ** 0.5
+    fewer = min(count, len(negative))
+    if fewer < 2:
+        return area, Interval(low=_MISSED * area, high=1 - _MISSED * (1 - area))
+    error = sum(values.var(ddof=1) / len(values) for values in (above, below)) ** 0.5
     if error == 0:
-        low, high = wilson(area, min(count, len(negative)))
+        low, high = wilson(area, fewer)
     else:
-        low, high = max(0.0, area - Z95 * error), min(1.0, area + Z95 * error)
+        reach = scipy.stats.t.ppf(1 - _MISSED, fewer - 1) * error / (area * (1 - area))
+        low, high = scipy.special.expit(scipy.special.logit(area) + np.array([-reach, reach])).tolist()
     return area, Interval(low=low, high=high)

@@ -57,15 +57,31 @@ def test_strangers_are_told_apart_as_scikit_learn_says() -> None:
     assert found.withheld_interval.low < found.withheld_share < found.withheld_interval.high
 
 
-def test_the_interval_of_an_area_holds_the_true_one_about_as_often_as_it_says() -> None:
-    rng, shift = np.random.default_rng(0), 1.0
-    true = norm.cdf(shift / 2**0.5)  # of two normal scores of equal spread
+@pytest.mark.parametrize("shift", [1.0, 2.0])
+@pytest.mark.parametrize(("positives", "negatives"), [(60, 40), (100, 10), (3, 100)])
+def test_the_interval_of_an_area_holds_the_true_one_about_as_often_as_it_says(
+    positives: int, negatives: int, shift: float
+) -> None:
+    held = _held(positives, negatives, shift)
+    assert held >= 0.93
+    assert min(positives, negatives) < 10 or held <= 0.98  # three tell little of their own spread
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize(("positives", "negatives"), [(1, 100), (100, 1), (1, 1)])
+def test_one_picture_does_not_make_an_area_certain(positives: int, negatives: int, shift: float) -> None:
+    assert _held(positives, negatives, shift) >= 0.97
+
+
+def _held(positives: int, negatives: int, shift: float) -> float:
+    """Return how often the interval holds the true area, of two normal scores of equal spread."""
+    rng, true = np.random.default_rng(0), norm.cdf(shift / 2**0.5)
     held = 0
     for _ in range(400):
-        area, interval = area_under_roc(rng.normal(shift, size=60), rng.normal(size=40))
-        assert interval.low < area < interval.high
+        area, interval = area_under_roc(rng.normal(shift, size=positives), rng.normal(size=negatives))
+        assert 0 <= interval.low <= area <= interval.high <= 1
         held += interval.low <= true <= interval.high
-    assert 0.92 <= held / 400 <= 0.98
+    return held / 400
 
 
 def test_pairs_that_are_all_in_order_do_not_make_an_area_certain() -> None:
