@@ -24,6 +24,7 @@ from imago.evaluation.remarks import (
     percent,
     readable,
     remarks,
+    weak_classes,
 )
 from imago.evaluation.report import Findings
 from imago.evaluation.robustness import STRENGTHS
@@ -72,6 +73,7 @@ def render(
         knows_some=not set(findings.classes).isdisjoint(test.labels),
         taught=len(train),
         wrong=predictions.num_rows - sum(predictions.column("correct").to_pylist()),
+        weak_classes=weak_classes(findings),
         first_rows=rows[:_FIRST_CLASSES],
         other_rows=rows[_FIRST_CLASSES:],
         confusions=findings.metrics.confusions(10),

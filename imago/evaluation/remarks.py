@@ -94,6 +94,11 @@ def class_rows(metrics: Metrics) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (row.metrics.recall or 0.0, row.metrics.f1 or 0.0, row.metrics.label))
 
 
+def weak_classes(findings: Findings) -> frozenset[str]:
+    """Return the classes of which fewer are right than chance explains, the number of slices allowed for."""
+    return frozenset(entry.value for entry in findings.slices if entry.weak and entry.by == "class")
+
+
 def remarks(findings: Findings) -> list[Remark]:
     """Return what is to be known, bad news first."""
     found = [
@@ -152,17 +157,32 @@ def _on_classes(findings: Findings) -> list[Remark]:
         more = len(findings.unknown_classes) - 3
         names += f" and {more} more" if more > 0 else ""
         found.append(Remark(False, f"The test pictures show classes that it was never taught: {names}."))
-    weakest = class_rows(findings.metrics)[0]
-    recall, support = weakest.metrics.recall or 0.0, weakest.metrics.support
-    name = f"{readable(weakest.metrics.label)}, {round(recall * support)} of {support} right"
-    if weakest.taken_for and recall < findings.metrics.accuracy - _HURT:
-        taken = f", mostly taken for {readable(weakest.taken_for)} ({weakest.times})"
-        found.append(Remark(False, f"Weakest class: {name}{taken}."))
-    elif recall < 1:
-        found.append(Remark(True, f"No class is left behind: the weakest is {name}."))
+    rows = [row for row in class_rows(findings.metrics) if row.metrics.label not in findings.unknown_classes]
+    if not rows:
+        return found
+    weak = [row for row in rows if row.metrics.label in weak_classes(findings)]
+    lowest = rows[0].metrics.recall or 0.0
+    if weak:
+        more = len(weak) - 1
+        others = f"; {more} more class{'es are' if more > 1 else ' is'} weak, too" if more else ""
+        found.append(Remark(False, f"Weak class: {_counts(weak[0])}{_taken(weak[0])}{others}."))
+    elif lowest < findings.metrics.accuracy - _HURT:
+        text = f"No class is surely weaker than the rest. The lowest is {_counts(rows[0])}{_taken(rows[0])}"
+        found.append(Remark(True, f"{text}: so few pictures prove nothing."))
+    elif lowest < 1:
+        found.append(Remark(True, f"No class is left behind: the weakest is {_counts(rows[0])}."))
     else:
         found.append(Remark(True, "No class is left behind: all of every class are right."))
     return found
+
+
+def _counts(row: ClassRow) -> str:
+    support = row.metrics.support
+    return f"{readable(row.metrics.label)}, {round((row.metrics.recall or 0.0) * support)} of {support} right"
+
+
+def _taken(row: ClassRow) -> str:
+    return f", mostly taken for {readable(row.taken_for)} ({row.times})" if row.taken_for else ""
 
 
 def _on_slices(findings: Findings) -> list[Remark]:
@@ -176,12 +196,20 @@ def _on_slices(findings: Findings) -> list[Remark]:
 def _on_robustness(findings: Findings) -> list[Remark]:
     if not findings.robustness:
         return []
-    worst = max(findings.robustness, key=lambda result: result.drop)
+    hurt = [
+        result
+        for result in findings.robustness
+        if result.drop > _HURT and result.hurt is not False  # None: an earlier version did not test it
+    ]
+    worst = max(hurt or findings.robustness, key=lambda result: result.drop)
     name = f"{corruption(worst.corruption)} ({degree(worst.strength)})"
     change = f"from {percent(worst.clean_accuracy)} to {percent(worst.accuracy)}"
-    if worst.drop > _HURT:
+    if hurt:
         return [Remark(False, f"Most hurt by {name}: {change}.")]
     if worst.drop <= 0:
         text = "It bears worse pictures: no blur, noise, crop or change of light that was tried costs it anything."
         return [Remark(True, text)]
+    if worst.drop > _HURT:
+        text = f"Of what makes pictures worse, {name} costs it most, {change}"
+        return [Remark(True, f"{text}; that may be chance with {worst.count} pictures.")]
     return [Remark(True, f"It bears worse pictures: what costs it most is {name}, {change}.")]

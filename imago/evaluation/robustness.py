@@ -11,22 +11,29 @@ from PIL import Image, ImageFilter
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS, RGB, decode, normalise, resize_to_square
 from imago.evaluation.metrics import Finding
+from imago.evaluation.significance import holm, mcnemar
 from imago.serving.runtime import Runtime
 
 _BATCH = 32
+_SIGNIFICANCE = 0.05
 STRENGTHS = (1, 2, 3)
 
 Corruption = Callable[[RGB, int, np.random.Generator], RGB]
 
 
 class RobustnessResult(Finding):
-    """The accuracy on the same pictures, untouched and corrupted."""
+    """The accuracy on the same pictures, untouched and corrupted.
+
+    Those that have a default are missing from the reports of earlier versions.
+    """
 
     corruption: str
     strength: int  # 1, slight, to 3, strong
     count: int
     clean_accuracy: float
     accuracy: float
+    p_value: float | None = None  # of McNemar's exact test on the answers before and after, two-sided
+    hurt: bool | None = None  # fewer right than chance explains, the number of corruptions and strengths allowed for
 
     @property
     def drop(self) -> float:
@@ -111,35 +118,38 @@ def measure_robustness(
 ) -> list[RobustnessResult]:
     """Ask for the same pictures, at most `limit` drawn by `seed`, under every corruption at every strength.
 
-    Corruptions are applied to what the model sees of a picture, so that a strength means the same at any size.
+    Corruptions are applied to what the model sees of a picture, so that a strength means the same at any size. Each
+    is compared with the answers to the untouched pictures, Holm's correction applied over all of them.
     """
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:limit].tolist()
     size = runtime.spec.preprocessing.image_size
     pictures = [resize_to_square(decode(dataset.image(row), max_pixels=max_pixels), size) for row in chosen]
     truth = np.array([dataset.labels[row] for row in chosen], dtype=object)
-    clean = _accuracy(runtime, pictures, truth)
-    results = []
+    clean = _right(runtime, pictures, truth)
+    tried = []
     for position, (name, corrupt) in enumerate(CORRUPTIONS.items()):
         for strength in STRENGTHS:
             rng = np.random.default_rng([seed, position, strength])
-            worse = [corrupt(picture, strength, rng) for picture in pictures]
-            accuracy = _accuracy(runtime, worse, truth)
-            results.append(
-                RobustnessResult(
-                    corruption=name,
-                    strength=strength,
-                    count=len(pictures),
-                    clean_accuracy=clean,
-                    accuracy=accuracy,
-                )
-            )
-    return results
+            tried.append((name, strength, _right(runtime, [corrupt(one, strength, rng) for one in pictures], truth)))
+    p_values = [mcnemar(int((clean & ~right).sum()), int((right & ~clean).sum())) for _, _, right in tried]
+    return [
+        RobustnessResult(
+            corruption=name,
+            strength=strength,
+            count=len(pictures),
+            clean_accuracy=float(clean.mean()),
+            accuracy=float(right.mean()),
+            p_value=p_value,
+            hurt=surely and bool(right.sum() < clean.sum()),
+        )
+        for (name, strength, right), p_value, surely in zip(tried, p_values, holm(p_values, _SIGNIFICANCE), strict=True)
+    ]
 
 
-def _accuracy(runtime: Runtime, pictures: Sequence[RGB], truth: npt.NDArray[np.object_]) -> float:
+def _right(runtime: Runtime, pictures: Sequence[RGB], truth: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     classes = np.array(runtime.classes, dtype=object)
     found = [runtime.predict_array(batch)[0].argmax(axis=1) for batch in _batches(runtime, pictures)]
-    return float((classes[np.concatenate(found)] == truth).mean())
+    return np.asarray(classes[np.concatenate(found)] == truth, dtype=np.bool_)
 
 
 def _batches(runtime: Runtime, pictures: Sequence[RGB]) -> Iterator[npt.NDArray[np.float32]]:

@@ -241,6 +241,15 @@ def test_the_weakest_part_comes_first_on_the_page(tmp_path: Path) -> None:
     assert report.test_fingerprint == plain.split("test").fingerprint
 
 
+def test_a_weak_class_is_marked_on_the_page(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    for mislabelled, marked in ((8, ["blue"]), (1, [])):
+        page = evaluate(package, colour_dataset(test=10, mislabelled=mislabelled), QUICK, seed=0).html
+        table = page.split("<h2>Class by class</h2>")[1].split("</table>")[0]
+        assert [label for label in CLASSES if f'<th>{label} <b class="weak">weak</b></th>' in table] == marked
+        assert ("Weak class: blue, 2 of 10 right" in page) == bool(marked)
+
+
 def test_a_picture_of_a_rare_class_is_known_by_what_was_taught(tmp_path: Path) -> None:
     plain = colour_dataset(train=12, test=10)
     kept = plain.without({f"train/red/{index:03d}.png" for index in range(4, 12)}).without(

@@ -7,7 +7,7 @@ from imago.evaluation.rejection import Strangers, judge_rejection
 from imago.evaluation.remarks import magnitude, percent, remarks
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
-from tests.unit.evaluation.reports import report_of, rights
+from tests.unit.evaluation.reports import CLASSES, report_of, rights
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,84 @@ def test_a_calibrated_model_of_few_test_pictures_is_not_scolded_and_the_interval
         assert found.text.startswith("Nothing speaks against" if good else "Its confidence is off by")
 
 
-def test_the_weakest_class_is_named_with_what_it_is_taken_for() -> None:
+def slice_of(by: str, value: str, *, weak: bool) -> Slice:
+    around = Interval(low=0.3, high=0.7)
+    return Slice(by=by, value=value, count=17, accuracy=0.5, interval=around, p_value=0.001, weak=weak)
+
+
+def test_a_weak_class_is_named_with_what_it_is_taken_for() -> None:
     report = report_of([row % 2 == 0 or row < 4 for row in range(20)])
-    texts = [remark.text for remark in remarks(report)]
-    assert "Weakest class: luna, 2 of 10 right, mostly taken for atlas (8)." in texts
+    weak, both = (
+        (slice_of("class", "luna", weak=True),),
+        tuple(slice_of("class", label, weak=True) for label in CLASSES),
+    )
+    for slices, others in ((weak, ""), (both, "; 1 more class is weak, too")):
+        (found,) = (one for one in remarks(report.model_copy(update={"slices": slices})) if "luna" in one.text)
+        assert (found.good, found.text) == (
+            False, f"Weak class: luna, 2 of 10 right, mostly taken for atlas (8){others}.",
+        )  # fmt: skip
+
+
+def test_a_class_of_few_pictures_that_chance_may_explain_is_no_bad_news() -> None:
+    report = report_of([row != 1 for row in range(10)])
+    report = report.model_copy(update={"slices": (slice_of("class", "luna", weak=False),)})
+    (found,) = (remark for remark in remarks(report) if "luna" in remark.text)
+    assert (found.good, found.text) == (True, "No class is left behind: the weakest is luna, 4 of 5 right.")
+    unlucky = report_of([row not in {1, 3} for row in range(10)])
+    (found,) = (remark for remark in remarks(unlucky) if "luna" in remark.text)
+    assert (found.good, found.text) == (
+        True,
+        "No class is surely weaker than the rest. The lowest is luna, 3 of 5 right, mostly taken for atlas (2): so few "
+        "pictures prove nothing.",
+    )
+
+
+def test_a_class_that_was_never_taught_is_told_once() -> None:
+    report = report_of([row % 2 == 0 for row in range(20)]).model_copy(
+        update={"unknown_classes": ("luna",), "slices": (slice_of("class", "luna", weak=True),)}
+    )
+    assert [remark.text for remark in remarks(report) if "luna" in remark.text] == [
+        "The test pictures show classes that it was never taught: luna."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hurt", "good", "text"),
+    [
+        (True, False, "Most hurt by colour cast (strong): from 90% to 70%."),
+        (None, False, "Most hurt by colour cast (strong): from 90% to 70%."),
+        (
+            False,
+            True,
+            "Of what makes pictures worse, colour cast (strong) costs it most, from 90% to 70%; that may be chance "
+            "with 20 pictures.",
+        ),
+    ],
+    ids=["sure", "not tested", "chance"],
+)
+def test_worse_pictures_are_bad_news_only_where_they_surely_hurt(hurt: bool | None, good: bool, text: str) -> None:
+    cast = RobustnessResult(
+        corruption="colour_cast", strength=3, count=20, clean_accuracy=0.9, accuracy=0.7, p_value=0.01, hurt=hurt
+    )
+    slight = cast.model_copy(update={"strength": 1, "accuracy": 0.85, "hurt": True})
+    found = remarks(report_of(rights(45, 50)).model_copy(update={"robustness": (slight, cast)}))
+    assert (good, text) in [(remark.good, remark.text) for remark in found]
+
+
+def test_what_surely_hurts_is_told_before_what_seems_to_hurt_more() -> None:
+    noise = RobustnessResult(
+        corruption="noise", strength=3, count=96, clean_accuracy=0.9, accuracy=0.75, p_value=0.0001, hurt=True
+    )
+    crop = noise.model_copy(update={"corruption": "crop", "accuracy": 0.74, "hurt": False})
+    found = remarks(report_of(rights(45, 50)).model_copy(update={"robustness": (noise, crop)}))
+    assert "Most hurt by noise (strong): from 90% to 75%." in [remark.text for remark in found if not remark.good]
 
 
 def test_bad_news_comes_first() -> None:
-    worst = RobustnessResult(corruption="colour_cast", strength=3, count=50, clean_accuracy=0.9, accuracy=0.4)
-    weak = Slice(
-        by="brightness",
-        value="dark",
-        count=17,
-        accuracy=0.5,
-        interval=Interval(low=0.3, high=0.7),
-        p_value=0.001,
-        weak=True,
+    worst = RobustnessResult(
+        corruption="colour_cast", strength=3, count=50, clean_accuracy=0.9, accuracy=0.4, hurt=True
     )
+    weak = slice_of("brightness", "dark", weak=True)
     report = report_of(rights(45, 50)).model_copy(update={"robustness": (worst,), "slices": (weak,), "rejected": 3})
     found = remarks(report)
     assert [remark.good for remark in found] == sorted(remark.good for remark in found)

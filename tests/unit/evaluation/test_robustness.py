@@ -48,6 +48,22 @@ def test_a_model_of_mean_colours_bears_blur_but_not_darkness(tmp_path: Path) -> 
     assert by_name["brightness", 3].drop == 1.0 - by_name["brightness", 3].accuracy
 
 
+def test_what_chance_may_explain_is_not_called_hurt(tmp_path: Path) -> None:
+    runtime = Runtime(make_package(tmp_path / "package", ("green", "red", "yellow")))
+    test = colour_dataset(classes=("green", "red", "yellow"), test=24).split("test")
+    found = {
+        limit: {(one.corruption, one.strength): one for one in measure_robustness(runtime, test, seed=1, limit=limit)}
+        for limit in (12, 72)
+    }
+    few, many = found[12]["brightness", 3], found[72]["brightness", 3]
+    lost = round(many.drop * many.count)
+    assert lost >= 12
+    assert few.drop > 0.10
+    assert many.p_value == pytest.approx(2 * 0.5**lost)  # all of them right before, and none the other way
+    assert (few.hurt, many.hurt) == (False, True)
+    assert (found[72]["blur", 3].p_value, found[72]["blur", 3].hurt) == (1.0, False)
+
+
 def test_the_same_seed_measures_the_same(tmp_path: Path) -> None:
     runtime = Runtime(make_package(tmp_path / "package"))
     test = colour_dataset(test=8).split("test")
