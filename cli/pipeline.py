@@ -132,7 +132,8 @@ def _run(
     if run is None or not run.status.is_successful:
         raise ImagoError(f"The {pipeline} pipeline failed: run it again with --debug to see where.")
     if pipeline == "training":
-        home.clear_done("training")  # not before: neither a failing export nor a full store costs the training
+        trained_in = run.steps["train_model"].outputs["model"][0].producer_pipeline_run_id  # an earlier one, if cached
+        home.clear_done("training", str(trained_in))  # not before: no failing export or full store costs the training
     return outcome.collect(pipeline, run, config)
 
 

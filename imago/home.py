@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from imago.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 _AT_WORK = 24 * 3600  # seconds
-_DONE = ".done"
+_DONE, _LOCK = ".done", ".lock"
 _DEFAULTS = {"IMAGO_HOME": ROOT / ".imago", "IMAGO_REPORTS": ROOT / "reports"}
 
 
@@ -80,9 +80,13 @@ def place_for(kind: str, key: str, *, keep: int) -> Path:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep a folder of work for this process. Raises ConfigError where another is at work in it."""
+    """Keep a folder of work, which is not done any more, for this process.
+
+    Raises ConfigError where another is at work in it.
+    """
     try:
-        with FileLock(folder / ".lock", blocking=False):
+        with FileLock(folder / _LOCK, blocking=False):
+            (folder / _DONE).unlink(missing_ok=True)
             yield
     except Timeout as error:
         raise ConfigError(
@@ -90,15 +94,22 @@ def alone_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def mark_done(folder: Path) -> None:
-    """Say that the work in a folder is done, so that `clear_done` may remove it."""
-    (folder / _DONE).touch()
+def mark_done(folder: Path, run: str) -> None:
+    """Say that a run has done the work in a folder, so that `clear_done` may remove it."""
+    (folder / _DONE).write_text(run, encoding="utf-8")
 
 
-def clear_done(kind: str) -> None:
-    """Remove what is marked done of this kind, once what came of it is kept elsewhere."""
+def clear_done(kind: str, run: str) -> None:
+    """Remove what this run has done of a kind, once what came of it is kept elsewhere, unless it is gone on with."""
     for mark in (home() / kind).glob(f"*/{_DONE}"):
-        shutil.rmtree(mark.parent, ignore_errors=True)
+        if _done_by(mark) == run:
+            with suppress(Timeout), FileLock(mark.with_name(_LOCK), blocking=False):
+                if _done_by(mark) == run:  # nobody has begun again meanwhile
+                    shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def _done_by(mark: Path) -> str | None:
+    return mark.read_text(encoding="utf-8") if mark.is_file() else None
 
 
 def _made(variable: str) -> Path:

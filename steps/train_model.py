@@ -1,13 +1,12 @@
 """Fit the classifier."""
 
 import atexit
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from zenml import log_metadata, step
+from zenml import get_step_context, log_metadata, step
 
 from imago import home
 from imago.config import ModelConfig, TrainingConfig
@@ -16,7 +15,7 @@ from imago.data.validation import ValidationResult
 from imago.serving.package import ModelPackage
 from materializers.model_package import ModelPackageMaterializer
 from stack.tracking import Tracking
-from steps.code import cached_by, digest_of
+from steps.code import cached_by, key_of
 
 _NOT_FITTED = {"watts_per_core", "grid_intensity", "reject_coverage", "reject_error", "micro_batch_size"}
 """Keys of training under which the same checkpoint is gone on from."""
@@ -39,9 +38,6 @@ def train_model(
 
     The checkpoint stays until the pipeline has ended: neither a failing export nor a full store costs the training.
     """
-    import timm
-    import torch
-
     from imago.serving.export import export_package
     from imago.training.trainer import EpochResult, train
 
@@ -49,8 +45,8 @@ def train_model(
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
     fitted = training.model_dump(exclude=_NOT_FITTED)
     decided = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
-    state = (decided, digest_of("imago.training.trainer"), torch.__version__, timm.__version__)
-    workdir = home.place_for("training", hashlib.sha256(repr(state).encode()).hexdigest()[:16], keep=4)
+    key = key_of(*decided, code="imago.training.trainer", libraries=("torch", "timm"))
+    workdir = home.place_for("training", key, keep=4)
     folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
     with home.alone_in(workdir), Tracking() as tracking:
@@ -83,6 +79,6 @@ def train_model(
             seed=seed,
             training=training,
         )
-        home.mark_done(workdir)
+        home.mark_done(workdir, str(get_step_context().pipeline_run.id))
     log_metadata({"classes": list(package.spec.classes)})
     return package

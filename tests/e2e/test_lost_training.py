@@ -1,6 +1,8 @@
 """No training is lost: neither to a killed run nor to a store that is full, when the same command is given again."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,19 +46,40 @@ def test_a_killed_run_goes_on_and_ends_with_the_metrics_of_one_that_was_not(
     assert metrics["test_accuracy"] > 0.9
 
 
-def test_a_store_that_cannot_take_the_model_costs_no_training(workspace: Workspace) -> None:
-    other = (*COMMAND, "--set", "seed=1")
-    materializer = workspace.code / "materializers" / "model_package.py"
-    whole = materializer.read_text(encoding="utf-8")
-    full = whole.replace("save_folder(data.path, self.uri)", "raise OSError(28, 'No space left')")
-    assert full != whole
-    materializer.write_text(full, encoding="utf-8")
-    failed = workspace.run(*other)
-    materializer.write_text(whole, encoding="utf-8")
+@pytest.mark.parametrize(
+    ("seed", "file", "line", "said"),
+    [
+        (1, "materializers/model_package.py", "save_folder(data.path, self.uri)", "done before, after epoch 12 of 12"),
+        (2, "steps/evaluate_model.py", "report = evaluate(", "train_model: cached"),
+    ],
+)
+def test_what_fails_after_training_costs_no_training(
+    workspace: Workspace, seed: int, file: str, line: str, said: str
+) -> None:
+    command = (*COMMAND, "--set", f"seed={seed}")
+    with failing(workspace.code / file, line):
+        failed = workspace.run(*command)
     assert failed.code == 1
     assert "No space left" in failed.stderr
     assert "epoch 12:" in failed.stderr
-    again = workspace.run(*other)
+    another = workspace.run(*COMMAND, "--set", "seed=3", "--set", "training.epochs=1")
+    assert another.code == 0, another.stderr
+    kept = workspace.folder / "home" / "training"
+    assert len(list(kept.iterdir())) == 1
+    again = workspace.run(*command)
     assert again.code == 0, again.stderr
-    assert "done before, after epoch 12 of 12: its weights are taken" in again.stderr
-    assert list((workspace.folder / "home" / "training").iterdir()) == []
+    assert said in again.stderr
+    assert "epoch 12:" not in again.stderr
+    assert list(kept.iterdir()) == []
+
+
+@contextmanager
+def failing(file: Path, line: str) -> Iterator[None]:
+    """Let a line of code find the disk full, for a while."""
+    whole = file.read_text(encoding="utf-8")
+    assert line in whole
+    file.write_text(whole.replace(line, f"raise OSError(28, 'No space left')  # {line}"), encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(whole, encoding="utf-8")

@@ -56,13 +56,25 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
     assert subprocess.run(other, check=False).returncode == 0
 
 
-def test_only_work_that_is_marked_done_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_clears_only_the_work_that_it_has_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path))
-    done, going_on = (home.place_for("training", key, keep=4) for key in ("a", "b"))
-    sweep = home.place_for("sweeps", "c", keep=4)
-    for folder in (done, sweep):
-        home.mark_done(folder)
-    home.clear_done("training")
+    done, going_on, of_another = (home.place_for("training", key, keep=4) for key in ("a", "b", "c"))
+    sweep = home.place_for("sweeps", "d", keep=4)
+    for folder, run in ((done, "one"), (of_another, "two"), (sweep, "one")):
+        home.mark_done(folder, run)
+    home.clear_done("training", "one")
     assert not done.exists()
-    assert going_on.exists()
-    assert sweep.exists()
+    assert all(folder.exists() for folder in (going_on, of_another, sweep))
+
+
+def test_work_that_is_gone_on_with_is_not_done_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path))
+    folder = home.place_for("training", "a", keep=4)
+    with home.alone_in(folder):
+        home.mark_done(folder, "one")
+        home.clear_done("training", "one")
+        assert folder.exists()  # for somebody is at work in it
+    with home.alone_in(folder):
+        pass
+    home.clear_done("training", "one")
+    assert folder.exists()
