@@ -41,7 +41,7 @@ PARITY = 1e-4
 _RECIPE = (
     *("epochs", "batch_size", "train_size", "learning_rate", "head_learning_rate", "layer_decay", "weight_decay"),
     *("label_smoothing", "augment", "mixup", "cutmix", "balance", "ema_decay", "clip_norm", "warmup_head"),
-    *("freeze_batch_norm", "patience", "monitor", "precision"),
+    *("freeze_batch_norm", "patience", "monitor", "precision", "devices", "nodes"),
 )
 _OFF = (None, False, 0, "", "none")
 _GOLDEN = 8
@@ -157,10 +157,13 @@ def _recipe(trained: TrainedModel, training: TrainingConfig) -> dict[str, Settin
     settled = {
         "learning_rate": trained.recipe.learning_rate,
         "head_learning_rate": trained.recipe.head_learning_rate,
-        "layer_decay": trained.recipe.layer_decay,
+        "layer_decay": trained.recipe.layer_decay if trained.recipe.layer_decay < 1 else "",
         "train_size": ", ".join(f"{size}" for size in trained.recipe.sizes),
         "augment": _said(trained.recipe.augmentation),
         "monitor": training.monitor if training.patience else "",
+        "precision": trained.recipe.precision,
+        "devices": training.devices if training.devices > 1 else "",
+        "nodes": training.nodes if training.nodes > 1 else "",
     }
     values = training.model_dump(include=set(_RECIPE)) | settled | head
     return {key: values[key] for key in _RECIPE if key == "epochs" or values[key] not in _OFF}

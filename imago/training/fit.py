@@ -7,9 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -47,22 +45,13 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
-        precision=_precision(training),
+        precision=module.recipe.precision,
     )
     with _interruptible():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
         except ProcessRaisedException as error:
             raise printed_error(str(error)) or error from error
-
-
-def _precision(training: TrainingConfig) -> Any:
-    """Return what the configuration says, or bfloat16 on one GPU that has it: to ask is to be unable to fork."""
-    if training.precision != "auto":
-        return training.precision
-    alone = training.devices * training.nodes == 1
-    able = alone and torch.cuda.device_count() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if able else "32-true"
 
 
 @contextlib.contextmanager

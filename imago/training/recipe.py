@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -15,6 +16,8 @@ _LOADERS = 8  # processes
 _SMALLEST, _LARGEST = 4 / 7, 6 / 7  # of the side that the model is served at, in the first and last epoch
 _SEEN, _STEP = 96, 32  # pixels
 
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -25,6 +28,7 @@ class Recipe:
     layer_decay: float  # of the learning rate, from each layer to the one below it
     augmentation: Augmentation | None
     sizes: tuple[int, ...]  # the side in pixels that each epoch trains at
+    precision: Precision
 
 
 def check_epochs(training: TrainingConfig, weights: str) -> None:
@@ -46,10 +50,11 @@ def at_once(training: TrainingConfig) -> int:
 
 
 def num_workers(training: TrainingConfig) -> int:
-    """Return how many processes load pictures: a CPU that trains is busy already, a GPU waits for them."""
+    """Return how many processes load pictures for each that trains: a CPU is busy already, a GPU waits for them."""
     if training.num_workers is not None:
         return training.num_workers
-    return min(_LOADERS, max(1, (os.cpu_count() or 1) - 1)) if torch.cuda.device_count() else 0
+    cores = (os.cpu_count() or 1) // training.devices
+    return min(_LOADERS, max(1, cores - 1)) if torch.cuda.device_count() else 0
 
 
 def working_device(training: TrainingConfig) -> torch.device:
@@ -74,7 +79,17 @@ def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, f
         layer_decay=training.layer_decay or (0.95 if pretrained else 1.0),
         augmentation=augmentation if training.augment else None,
         sizes=tuple(_sizes(training, image_size, grows=pretrained and not fixed_size)),
+        precision=_precision(training),
     )
+
+
+def _precision(training: TrainingConfig) -> Precision:
+    """Return what the configuration says, or bfloat16 on one GPU that has it: to ask is to be unable to fork."""
+    if training.precision != "auto":
+        return training.precision
+    alone = training.devices * training.nodes == 1
+    able = alone and torch.cuda.device_count() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if able else "32-true"
 
 
 def _sizes(training: TrainingConfig, image_size: int, *, grows: bool) -> Iterator[int]:

@@ -168,13 +168,24 @@ def test_the_card_says_what_training_spent_and_whose_weights_it_began_with(
 def test_the_card_holds_the_recipe_with_nothing_left_open(package: ModelPackage) -> None:
     assert package.spec.recipe == {
         "epochs": 3, "batch_size": 8, "train_size": f"{SIZE}, {SIZE}, {SIZE}", "learning_rate": 4e-3,
-        "head_learning_rate": 4e-3, "layer_decay": 1.0, "weight_decay": 0.05, "label_smoothing": 0.1,
-        "augment": "smallest_crop 0.6, stretch 1.333, degrees 15, colour 0.2", "clip_norm": 5.0, "precision": "auto",
+        "head_learning_rate": 4e-3, "weight_decay": 0.05, "label_smoothing": 0.1,
+        "augment": "smallest_crop 0.6, stretch 1.333, degrees 15, colour 0.2", "clip_norm": 5.0,
+        "precision": "bf16-mixed" if torch.cuda.is_available() else "32-true",
     }  # fmt: skip
     recipe = package.card.partition("## Training")[2]
     assert "| learning_rate | 0.004 |" in recipe
     assert "| augment | smallest_crop 0.6, stretch 1.333, degrees 15, colour 0.2 |" in recipe
     assert "mixup" not in recipe
+
+
+@pytest.mark.usefixtures("made_before")
+def test_the_recipe_names_what_only_some_trainings_have(trained: TrainedModel, tmp_path: Path) -> None:
+    assert trained.recipe is not None
+    other = replace(trained, recipe=replace(trained.recipe, layer_decay=0.9, precision="16-mixed"))
+    training = TRAINING.model_copy(update={"devices": 2, "nodes": 3})
+    made = export_package(other, MOTHS, tmp_path / "moths", name="moths", weights="none", seed=0, training=training)
+    told = {key: made.spec.recipe[key] for key in ("layer_decay", "precision", "devices", "nodes")}
+    assert told == {"layer_decay": 0.9, "precision": "16-mixed", "devices": 2, "nodes": 3}
 
 
 def test_the_card_says_what_limits_the_use(package: ModelPackage) -> None:

@@ -1,9 +1,12 @@
 """What is left open is filled in by whether the backbone has learned before; what is given stands."""
 
+import os
+
 import pytest
+import torch
 
 from imago.config import TrainingConfig
-from imago.training.recipe import at_once, recipe_for
+from imago.training.recipe import at_once, num_workers, recipe_for
 
 
 def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> None:
@@ -53,3 +56,34 @@ def test_no_more_is_computed_at_once_than_the_batch_has() -> None:
     assert at_once(TrainingConfig(batch_size=32, micro_batch_size=10)) == 10
     assert at_once(TrainingConfig(batch_size=8, micro_batch_size=10)) == 8
     assert at_once(TrainingConfig(batch_size=8)) == 8
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "expected"),
+    [
+        (0, {}, "32-true"),
+        (1, {}, "bf16-mixed"),
+        (2, {"devices": 2}, "32-true"),
+        (1, {"nodes": 2}, "32-true"),
+        (2, {"devices": 2, "precision": "16-mixed"}, "16-mixed"),
+    ],
+)
+def test_precision_is_mixed_by_itself_on_one_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, options: dict[str, object], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    training = TrainingConfig.model_validate(options)
+    assert recipe_for(training, pretrained=True, image_size=224).precision == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices", "expected"), [(0, 1, 0), (0, 2, 0), (1, 1, 7), (2, 2, 3), (4, 4, 1), (8, 8, 1)]
+)
+def test_processes_that_train_together_share_the_cores_for_loading(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, devices: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert num_workers(TrainingConfig(devices=devices)) == expected
+    assert num_workers(TrainingConfig(devices=devices, num_workers=5)) == 5
