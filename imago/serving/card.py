@@ -21,7 +21,7 @@ def model_card(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> str:
         ("kept", kept(spec.metrics)),
         ("validation loss", f"{spec.metrics['val_loss']:.3f} before calibration"),
         ("temperature", f"{spec.temperature:.3f}, fitted on the validation pictures"),
-        ("answers are rejected below", f"{spec.reject_threshold:.3f}"),
+        ("answers are rejected below", f"{spec.reject_threshold:.3f}" if spec.reject_threshold else "nothing"),
         ("data", f"`{spec.dataset_fingerprint}`"),
         ("seed", str(spec.seed)),
         *([("training took", spec.spent.time()), ("energy and carbon", spec.spent.estimate())] if spec.spent else []),
@@ -71,9 +71,13 @@ def _limits(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> list[st
     scarce = sorted(taught, key=lambda label: (taught[label], label))[:_SCARCE]
     untested = [label for label in spec.classes if not counts.get(label, {}).get("test")]
     fewest = ", ".join(f"{label} ({taught[label]})" for label in scarce)
+    withheld = (
+        f"answers below a probability of {spec.reject_threshold:.3f} are rejected"
+        if spec.reject_threshold
+        else "it never withholds an answer"
+    )
     limits = [
-        f"It answers with one of its {len(spec.classes)} classes, whatever a picture shows; answers below a "
-        f"probability of {spec.reject_threshold:.3f} are rejected.",
+        f"It answers with one of its {len(spec.classes)} classes, whatever a picture shows; {withheld}.",
         f"It sees the middle square of a picture, at {size}×{size} pixels, and nothing that is outside or finer.",
         f"It was taught with fewest pictures of {fewest}.",
     ]
@@ -98,13 +102,11 @@ def _recipe(spec: ModelSpec) -> list[str]:
 
 
 def _value(value: bool | float | str) -> str:
-    return (
-        ("yes" if value else "no")
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else f"{value}"
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def kept(metrics: Mapping[str, float]) -> str:

@@ -200,6 +200,17 @@ def test_the_card_says_what_limits_the_use(package: ModelPackage) -> None:
     assert "licence of the weights that it began with is not stated" in scarce
 
 
+def test_the_card_says_from_which_probability_on_it_answers(package: ModelPackage) -> None:
+    cards = {
+        threshold: model_card(package.spec.model_copy(update={"reject_threshold": threshold}), {})
+        for threshold in (0.0, 0.25)
+    }
+    assert "whatever a picture shows; answers below a probability of 0.250 are rejected." in cards[0.25]
+    assert "| answers are rejected below | 0.250 |" in cards[0.25]
+    assert "whatever a picture shows; it never withholds an answer." in cards[0.0]
+    assert "| answers are rejected below | nothing |" in cards[0.0]
+
+
 def test_the_package_keeps_every_epoch_and_the_card_lists_them(trained: TrainedModel, package: ModelPackage) -> None:
     assert package.spec.history == trained.history
     assert [result.epoch for result in package.spec.history] == [1, 2, 3]
