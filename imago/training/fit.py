@@ -51,7 +51,9 @@ def fit(
         try:
             trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
         except ProcessRaisedException as error:
-            raise printed_error(str(error)) or error from error
+            if (ours := printed_error(str(error))) is None:
+                raise
+            raise ours from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from tempfile import mkdtemp
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imago.config import ModelConfig, TrainingConfig
 from imago.errors import ImagoError
@@ -82,6 +83,15 @@ def test_what_a_process_raises_comes_out_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ImagoError, match="no longer a number in step") as raised:
         _train(tmp_path, batch_size=4, devices=2, learning_rate=1e30)
     assert type(raised.value) is ImagoError
+
+
+def test_what_nobody_foresaw_in_a_process_comes_out_with_its_traceback_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClassifierModule, "training_step", lambda *_: 1 // 0)
+    with pytest.raises(ProcessRaisedException, match="ZeroDivisionError") as raised:
+        _train(tmp_path, batch_size=4, devices=2)
+    assert raised.value.__cause__ is None
 
 
 def test_a_lack_of_memory_in_one_of_two_processes_is_told_as_such(
