@@ -27,6 +27,17 @@ def test_a_package_is_judged_by_its_test_pictures_class_by_class(tmp_path: Path,
     assert done.returncode == int(confused)
 
 
+def test_pictures_that_cannot_be_decoded_are_left_out_and_named_once(tmp_path: Path) -> None:
+    make_package(tmp_path / "package")
+    write_folder(colour_dataset(test=8), tmp_path / "data")
+    (tmp_path / "data" / "test" / "red" / "003.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "test" / "blue" / "001.png").write_bytes(b"")
+    done = judge("--model", str(tmp_path / "package"), "--data", str(tmp_path / "data"), "-k", "blur or class")
+    assert done.returncode == 0, done.stdout
+    told = "2 of 24 test pictures cannot be decoded and are left out: test/blue/001.png, test/red/003.png."
+    assert done.stdout.count(told) == 1, done.stdout
+
+
 def test_a_model_without_pictures_is_refused() -> None:
     done = judge("--model", "moths")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

@@ -3,6 +3,7 @@
 `pytest tests/model --model PACKAGE_FOLDER_OR_MODEL_NAME --data SOURCE` takes the user's own.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from imago.config import DataConfig, ModelConfig, SyntheticConfig, TrainingConfi
 from imago.data.dataset import ImageDataset
 from imago.data.sources import load_dataset
 from imago.data.synthetic import SPECIES, synthetic_dataset
-from imago.data.transforms import RGB, decode, normalise, resize_to_square
+from imago.data.transforms import RGB, UnreadablePicture, decode, normalise, resize_to_square
 from imago.errors import ImagoError
 from imago.serving.export import export_package
 from imago.serving.package import ModelPackage
@@ -27,6 +28,7 @@ from imago.training.trainer import train
 from tests.unit.training.moths import Silence
 
 MOST = 500  # test pictures, drawn by the seed
+NAMED = 8  # of those that are left out
 SEED = 0
 SMALL = SyntheticConfig(species=3, per_class_train=48, per_class_val=8, per_class_test=24)
 SMALL_SIZE = 48  # pixels
@@ -41,18 +43,14 @@ class Subject:
     test: ImageDataset
 
     @cached_property
-    def rows(self) -> list[int]:
-        return sorted(np.random.default_rng(SEED).permutation(len(self.test))[:MOST].tolist())
-
-    @cached_property
     def labels(self) -> np.ndarray:
-        return np.array([self.test.labels[row] for row in self.rows], dtype=object)
+        return np.array(self.test.labels, dtype=object)
 
     @cached_property
     def pictures(self) -> list[RGB]:
         """What the model sees of the test pictures: (S, S, 3) uint8 each."""
         size = self.runtime.spec.preprocessing.image_size
-        return [resize_to_square(decode(self.test.image(row)), size) for row in self.rows]
+        return [resize_to_square(decode(self.test.image(row)), size) for row in range(len(self.test))]
 
     @cached_property
     def untouched(self) -> np.ndarray:
@@ -95,11 +93,30 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     package = _named_package(request.config)
     if package is not None:
         test = load_dataset(DataConfig(source=request.config.getoption("--data")), SEED).split("test")
-        return Subject(
-            Runtime(package), test.without([test.ids[row] for row in range(len(test)) if not test.image(row)])
-        )
+        return Subject(Runtime(package), _drawn(test))
     moths = synthetic_dataset(SMALL, SMALL_SIZE, SEED)
     return Subject(Runtime(_small_model(moths, tmp_path_factory.mktemp("model"))), moths.split("test"))
+
+
+def _drawn(test: ImageDataset) -> ImageDataset:
+    """Draw some of the pictures, and leave out those that cannot be decoded, with a warning that names them."""
+    drawn = {test.ids[row] for row in np.random.default_rng(SEED).permutation(len(test))[:MOST]}
+    unreadable = [name for row, name in enumerate(test.ids) if name in drawn and not _decodable(test.image(row))]
+    if unreadable:
+        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        text = f"{len(unreadable)} of {len(drawn)} test pictures cannot be decoded and are left out: "
+        warnings.warn(pytest.PytestWarning(f"{text}{', '.join(unreadable[:NAMED])}{more}."), stacklevel=2)
+    if len(unreadable) == len(drawn):
+        pytest.fail("--data: there is no test picture that can be decoded.", pytrace=False)
+    return test.without(set(test.ids) - drawn | set(unreadable))
+
+
+def _decodable(image: bytes) -> bool:
+    try:
+        decode(image)
+    except UnreadablePicture:
+        return False
+    return True
 
 
 def _small_model(moths: ImageDataset, place: Path) -> ModelPackage:
