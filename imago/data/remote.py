@@ -214,18 +214,19 @@ def _download(remote: _Remote, names: list[str], folder: Path, uri: str) -> None
 def _check_sizes(remote: _Remote, names: list[str], folder: Path, uri: str) -> None:
     """Raise DataRefused for a picture that would not be read, ConfigError for more than the disk takes."""
     sizes = {name: remote.sizes[name] or 0 for name in names}
+    left_at = "No more was fetched" if folder.exists() else "Nothing was fetched"  # a manifest, or some in another run
     pictures = [name for name in names if Path(name).suffix.lower() not in _TABLES]
     largest = max(pictures, key=sizes.__getitem__, default=None)
     if largest and sizes[largest] > MAX_FILE_BYTES:
         raise DataRefused(
             f"{largest} at {uri} has {sizes[largest]:,} bytes, and a picture may have {MAX_FILE_BYTES:,}: make it "
-            "smaller there, or take it away. Nothing was fetched."
+            f"smaller there, or take it away. {left_at}."
         )
     total, free = sum(sizes.values()), shutil.disk_usage(folder.parent).free
     if total > free:
         raise ConfigError(
             f"{uri} has {total:,} bytes to fetch, and {folder.parent} has room for {free:,}: make room, set IMAGO_HOME "
-            "to another disk, or give an address with fewer pictures. Nothing was fetched."
+            f"to another disk, or give an address with fewer pictures. {left_at}."
         )
 
 
