@@ -110,8 +110,15 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
         PredictionStore(path).add([row(1)])
 
 
-def test_another_process_may_write_meanwhile(store: PredictionStore) -> None:
+def test_another_process_may_write_meanwhile(store: PredictionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add([row(0)])
+    asked, connect = threading.Event(), sqlite3.connect
+
+    def telling(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        connection.set_trace_callback(lambda statement: asked.set() if statement.startswith("INSERT") else None)
+        return connection
+
     code = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); "
         "print('held', flush=True); sys.stdin.read(); "
@@ -122,9 +129,10 @@ def test_another_process_may_write_meanwhile(store: PredictionStore) -> None:
         assert other.stdin is not None
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
+        monkeypatch.setattr(sqlite3, "connect", telling)
         adding = threading.Thread(target=store.add, args=([row(1)],))
         adding.start()
-        adding.join(0.2)
+        assert asked.wait(10)
         assert adding.is_alive()  # it waits for the other
         other.stdin.close()
         adding.join(10)
