@@ -125,12 +125,12 @@ class TrainingConfig(Section):
     full_size_epochs: int = Field(default=0, ge=0)  # the last so many, at data.image_size
     patience: int | None = Field(default=None, ge=1)  # epochs without a better one, after which to stop; None: never
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"  # what patience looks at
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"  # auto: mixed where the device gains by it
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"  # auto: bf16 on one GPU, else 32-true
     reject_coverage: float | None = Field(default=None, gt=0, le=1)  # share to answer; None: 0.95, and all above 0.5
     reject_error: float | None = Field(default=None, ge=0, le=1)  # greatest share of wrong answers; in place of that
     checkpoint_gradients: bool = False  # compute activations twice rather than keep them: less memory, more time
     compile: bool = False  # by torch.compile; pays in long trainings
-    num_workers: int | None = Field(default=None, ge=0)  # processes that load pictures; None: up to 8 for a GPU, else 0
+    num_workers: int | None = Field(default=None, ge=0)  # processes that load pictures; None: up to 8 a GPU, else 0
     devices: int = Field(default=1, ge=1)  # GPUs, or processes on a CPU
     nodes: int = Field(default=1, ge=1)  # machines with so many devices each
     strategy: str = "auto"  # Lightning's; auto with more than one device: ddp_fork
