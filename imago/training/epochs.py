@@ -58,12 +58,12 @@ class Epochs(Callback):
     """Tells of every step, offers every epoch's weights, and keeps a checkpoint after each to go on from."""
 
     def __init__(
-        self, best: Best, reporting: Reporter, seed: int, kept: Path, training: TrainingConfig, meter: Meter
+        self, best: Best, reporting: Reporter, seed: int, checkpoint: Path, training: TrainingConfig, meter: Meter
     ) -> None:
         self._best = best
         self._reporting = reporting
         self._seed = seed
-        self._kept = kept
+        self._checkpoint = checkpoint
         self._training = training
         self._meter = meter
         self._spent = meter.read()
@@ -105,10 +105,10 @@ class Epochs(Callback):
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
         self._spent = self._meter.read()
-        partial = self._kept.with_name(f".{self._kept.name}")
+        partial = self._checkpoint.with_name(f".{self._checkpoint.name}")
         trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
         if trainer.is_global_zero:
-            partial.replace(self._kept)
+            partial.replace(self._checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
         history = [asdict(result) for result in self._best.history]
@@ -140,16 +140,12 @@ def _pictures(trainer: Trainer) -> int:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What a checkpoint holds of a training that was cut off."""
+    """What a checkpoint tells of a training that was cut off, without its weights: whoever goes on reads these."""
 
     epochs: int  # that were done
     at_once: int | None  # pictures, where the batch had come down to so few
     spent: dict[str, float]
-    kept: dict[str, Any]  # the state of `Epochs`
-
-    @property
-    def history(self) -> list[EpochResult]:
-        return [EpochResult(**result) for result in self.kept["history"]]
+    history: list[EpochResult]
 
     def is_over(self, training: TrainingConfig) -> bool:
         """Tell whether the training had done its last epoch, or had stopped before it."""
@@ -161,24 +157,34 @@ class Interrupted:
         return training.model_copy(update={"micro_batch_size": min(known, default=None)})
 
 
-def interrupted(kept: Path, reporting: Reporter) -> Interrupted | None:
+def interrupted(checkpoint: Path, reporting: Reporter) -> Interrupted | None:
     """Return the training that left this checkpoint, None where there is none.
 
     One that cannot be used is put aside, which is said. Raises OSError where it cannot be read for now, and
     RuntimeError where memory does not do.
     """
     try:
-        checkpoint = torch.load(kept, map_location="cpu", weights_only=True)
-        state = next(state for name, state in checkpoint["callbacks"].items() if Epochs.__name__ in name)
-        return Interrupted(int(checkpoint["epoch"]) + 1, state["at_once"], state["spent"], state)
+        epoch, state = _read(checkpoint)
+        history = [EpochResult(**result) for result in state["history"]]
+        return Interrupted(epoch + 1, state["at_once"], state["spent"], history)
     except FileNotFoundError:
         return None
     except (EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError, StopIteration) as error:
         if is_lack_of_memory(error):
             raise
-        aside = kept.replace(kept.with_suffix(".damaged"))
+        aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
         reporting.note(f"the checkpoint cannot be used, and training begins anew; it is put aside as {aside}")
         return None
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """Return the state of `Epochs` in a checkpoint that can be used: every epoch's figures, and the best weights."""
+    return _read(checkpoint)[1]
+
+
+def _read(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return int(content["epoch"]), next(state for name, state in content["callbacks"].items() if Epochs.__name__ in name)
 
 
 def is_lack_of_memory(error: Exception) -> bool:

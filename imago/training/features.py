@@ -33,9 +33,9 @@ def features_of(
     data: PictureDataModule,
     layout: torch.memory_format,
     reporting: Reporter,
-    kept: Path | None,
+    cache: Path | None,
 ) -> tuple[Features, Features]:
-    """Return what the head sees of the training and validation pictures, from the folder where they were `kept`."""
+    """Return what the head sees of the training and validation pictures, from the `cache` folder once known."""
 
     def compute() -> tuple[Features, Features]:
         reporting.start("features", len(data.train_labels) + len(data.val_labels))
@@ -46,10 +46,10 @@ def features_of(
         )
         return train, val
 
-    if kept is None:
+    if cache is None:
         return compute()
-    kept.mkdir(parents=True, exist_ok=True)
-    return cached_features(kept / f"{_key(network, data)}.safetensors", compute)
+    cache.mkdir(parents=True, exist_ok=True)
+    return cached_features(cache / f"{_key(network, data)}.safetensors", compute)
 
 
 def compute_features(

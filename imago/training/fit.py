@@ -27,9 +27,9 @@ def fit(
     workdir: Path,
     *,
     logger: Logger | None = None,
-    kept: Path | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
-    """Train, from the checkpoint that was `kept` if any. What one of several processes raises comes out as here."""
+    """Train, from a `checkpoint` if there is one. What one of several processes raises comes out as here."""
     trainer = Trainer(
         max_epochs=training.epochs,
         accelerator="auto",
@@ -49,7 +49,7 @@ def fit(
     )
     with _interruptible():
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:
             if (ours := printed_error(str(error))) is None:
                 raise

@@ -35,7 +35,7 @@ from imago.training.classifier import (
     try_out,
 )
 from imago.training.datamodule import PictureDataModule
-from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, is_lack_of_memory
+from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, is_lack_of_memory, state_of
 from imago.training.features import Features, features_of, fit_head
 from imago.training.fit import fit, quiet, seeded
 from imago.training.layout import measured_memory_format, memory_format_of
@@ -89,7 +89,7 @@ def train(
     DataRefused where there is nothing to train with, and ImagoError where the loss is no longer a number.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    kept = workdir / CHECKPOINT
+    checkpoint = workdir / CHECKPOINT
     if (count := len(dataset.split("train").classes)) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {count}.")
     check_epochs(training, model.weights)
@@ -98,7 +98,7 @@ def train(
     alone = training.devices * training.nodes == 1
     reporter = reporter or (progress.reporter() if alone else Lines(sys.stderr))  # a bar's thread would not be forked
     with kept_memory(), quiet(), reporter as reporting:
-        cut, meter = interrupted(kept, reporting), Meter(training)
+        cut, meter = interrupted(checkpoint, reporting), Meter(training)
         meter.before = cut.spent if cut else {}
         surroundings = Surroundings(image_size, seed, workdir, logger, _once(on_epoch), reporting, cache, meter)
         while True:
@@ -118,7 +118,7 @@ def train(
                 reporting.note(f"memory does not do: going on with {training.micro_batch_size} pictures at a time")
             gc.collect()
             torch.cuda.empty_cache()  # which does nothing where there is no GPU
-            cut = interrupted(kept, reporting)
+            cut = interrupted(checkpoint, reporting)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _train(
     cut: Interrupted | None,
 ) -> TrainedModel:
     classes, image_size, reporting = dataset.split("train").classes, given.image_size, given.reporting
-    kept, pretrained = given.workdir / CHECKPOINT, model.weights != "none"
+    checkpoint, pretrained = given.workdir / CHECKPOINT, model.weights != "none"
     network = create_classifier(model.architecture, model.weights, len(classes), image_size)
     fixed = has_fixed_size(model.architecture)
     recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
@@ -196,14 +196,14 @@ def _train(
         raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
     if training.epochs:
         module = ClassifierModule(network, training, recipe, data.train_labels, layout)
-        callback = Epochs(best, reporting, given.seed, kept, training, given.meter)
+        callback = Epochs(best, reporting, given.seed, checkpoint, training, given.meter)
         over = cut is not None and cut.is_over(training)
         if not over:
-            fit(module, data, callback, training, given.workdir, logger=given.logger, kept=kept if cut else None)
-            cut = None if alone else interrupted(kept, reporting)
-        if cut is not None:  # what was best is known to the processes that trained, and kept by them
+            begun = checkpoint if cut else None
+            fit(module, data, callback, training, given.workdir, logger=given.logger, checkpoint=begun)
+        if over or (not alone and checkpoint.exists()):  # the best is known to the processes that trained, and kept
             best.on_epoch = given.on_epoch
-            callback.load_state_dict(cut.kept)
+            callback.load_state_dict(state_of(checkpoint))
         if best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
     network.load_state_dict(best.state)

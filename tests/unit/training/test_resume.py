@@ -1,5 +1,6 @@
 """A training that was killed goes on, and ends as one that was not."""
 
+import gc
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from imago.config import ModelConfig, TrainingConfig
 from imago.errors import ImagoError
 from imago.history import EpochResult
 from imago.training.datamodule import Batch
-from imago.training.epochs import CHECKPOINT, interrupted
+from imago.training.epochs import CHECKPOINT, interrupted, state_of
 from imago.training.module import ClassifierModule
 from imago.training.recipe import at_once
 from imago.training.trainer import TrainedModel, train
@@ -156,6 +157,32 @@ def test_a_training_that_was_over_is_not_gone_on_with(
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+def test_a_training_that_goes_on_holds_the_best_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = ClassifierModule.training_step
+    held: list[int] = []
+
+    def counting(self: ClassifierModule, batch: Batch, index: int) -> None:
+        step(self, batch, index)
+        if self.current_epoch == 3:
+            gc.collect()
+            shape = self.model.get_classifier().weight.shape
+            tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor and one.shape == shape]
+            held.append(len({one.data_ptr() for one in tensors}))
+
+    def interrupt(result: EpochResult) -> None:
+        if result.epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassifierModule, "training_step", counting)
+    run(tmp_path / "uncut")
+    uncut, held = held, []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", on_epoch=interrupt)
+    run(tmp_path / "cut")
+    assert min(uncut) >= 3  # the best, and two averages of the optimiser
+    assert held == uncut
+
+
 def test_memory_that_ends_in_a_later_epoch_costs_no_epoch_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +231,7 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
         run(tmp_path)
     cut = interrupted(tmp_path / CHECKPOINT, Silence())
     assert (cut.epochs if cut else 0) == epoch - 1
-    assert cut is None or all(value.isfinite().all() for value in cut.kept["state"].values())
+    assert cut is None or all(value.isfinite().all() for value in state_of(tmp_path / CHECKPOINT)["state"].values())
 
 
 @pytest.mark.parametrize("options", [{"ema_decay": 0.9, "micro_batch_size": 3}])
