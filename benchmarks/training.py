@@ -178,7 +178,7 @@ def _finetune(task: Task, seed: int) -> float:
 
 
 def _full_size_epoch(task: Task) -> float:
-    training = TrainingConfig(epochs=1, train_size=task.image_size, warmup_head=False)
+    training = TrainingConfig(epochs=1, train_size=task.image_size, warmup_head=False, batch_size=plain.BATCH)
     return _trained(task, task.dataset(), training, 0).best.val_accuracy
 
 
@@ -224,7 +224,7 @@ def _bare_loop(task: Task, epochs: int) -> float:
 def _step(module: ClassifierModule, optimiser: torch.optim.Optimizer, batch: Batch, training: TrainingConfig) -> None:
     """Make a step as `ClassifierModule.training_step` does, by hand."""
     images, labels = batch
-    parts, smoothing = -(-len(labels) // at_once(training)), training.label_smoothing
+    parts, smoothing = -(-len(labels) // at_once(training, images.shape[-1])), training.label_smoothing
     optimiser.zero_grad()
     for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
         loss = torch.nn.functional.cross_entropy(module(some), truth, label_smoothing=smoothing, reduction="sum")
