@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
+from imago.training.activation import keep_less
 from imago.training.classifier import head_keys
 from imago.training.datamodule import Batch, of_all
 from imago.training.layout import memory_format_of
@@ -39,6 +40,7 @@ class ClassifierModule(LightningModule):
         self.model = model
         self.memory_format = memory_format or memory_format_of(model)
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        keep_less(model)
         self.training_config = training
         self.recipe = recipe
         self.average = ModelEmaV3(model, decay=training.ema_decay, use_warmup=True) if training.ema_decay else None
@@ -88,7 +90,7 @@ class ClassifierModule(LightningModule):
             smoothing = 0.0
         weight = None if self.class_weights is None else self.class_weights.to(images.device)
         whole = float(len(labels)) if weight is None or labels.ndim > 1 else float(weight[labels].sum())
-        parts = math.ceil(len(labels) / at_once(self.training_config))
+        parts = math.ceil(len(labels) / at_once(self.training_config, images.shape[-1]))
         optimiser = self.optimizers()
         assert isinstance(optimiser, LightningOptimizer)
         optimiser.zero_grad()

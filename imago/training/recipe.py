@@ -11,7 +11,7 @@ from imago.config import TrainingConfig
 from imago.errors import ConfigError
 from imago.training.augment import Augmentation
 
-_ON_CPU = 16  # pictures
+_ON_CPU, _AT_MOST, _AT_LEAST = 16, 192, 8  # pictures; the side in pixels that they may have, and how few larger ones
 _LOADERS = 8  # processes
 _SMALLEST, _LARGEST = 4 / 7, 6 / 7  # of the side that the model is served at, in the first and last epoch
 _SEEN, _STEP = 96, 32  # pixels
@@ -40,12 +40,15 @@ def check_epochs(training: TrainingConfig, weights: str) -> None:
         )
 
 
-def at_once(training: TrainingConfig) -> int:
-    """Return how many pictures of a batch are computed at a time.
+def at_once(training: TrainingConfig, size: int = 0) -> int:
+    """Return how many of a batch's pictures, of a side in pixels, are computed at a time; their gradients add up.
 
-    On a CPU a step is no faster for being computed at once, and its activations are most of the memory.
+    On a CPU a step is no faster for being computed at once, and its activations are most of the memory: of pictures
+    that are larger than usual fewer are taken, though not so few that batch norm knows nothing of the others.
     """
-    usual = training.batch_size if torch.cuda.device_count() else _ON_CPU
+    usual = training.batch_size
+    if not torch.cuda.device_count():
+        usual = max(_AT_LEAST, min(_ON_CPU, _ON_CPU * _AT_MOST**2 // max(1, size) ** 2))
     return min(training.batch_size, training.micro_batch_size or usual)
 
 
