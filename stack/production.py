@@ -1,6 +1,7 @@
 """Which version of a model stands for production: ZenML's stage and MLflow's alias, moved together."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from imago.errors import ConfigError, ImagoError, as_note
 from imago.evaluation.evaluate import EvaluationReport
 from imago.serving.package import ModelPackage
 from stack.tracking import require_server, short_patience
+
+logger = logging.getLogger("imago.production")
 
 ALIAS = "champion"
 
@@ -45,6 +48,12 @@ class Version:
 
     def report(self) -> EvaluationReport:
         return self._artifact("evaluation").load()
+
+    def learned(self) -> frozenset[str]:
+        """The SHA-256s of the pictures that it was trained or validated on."""
+        dataset = self._artifact("dataset").load().without(self._artifact("validation").load().quarantined)
+        rows = zip(dataset.digests, dataset.splits, strict=True)
+        return frozenset(digest for digest, split in rows if split != "test")
 
     def _artifact(self, name: str):
         artifact = self.response.get_artifact(name)
@@ -82,15 +91,32 @@ def promote(name: str, number: str, package: ModelPackage, *, reason: str, decis
     is no longer in production.
     """
     version = version_of(name, number)
-    with _alias_moved(name, number, package, reason):
+    with _alias_moved(name, number, lambda: package, reason):
         version.response.set_stage(ModelStages.PRODUCTION, force=True)
     expire_decisions(name, but=decision)
 
 
-def keep_alias(name: str, number: str, package: ModelPackage) -> None:
-    """Let MLflow's alias stand where ZenML's stage does, which a promotion that was killed may have left elsewhere."""
-    with _alias_moved(name, number, package, "in production already"):
-        pass
+def require_production(name: str, compared: Version | None) -> None:
+    """Raise ImagoError where another version stands for production than the one that was compared with."""
+    now = production_version(name)
+    if (now and now.number) != (compared and compared.number):
+        first, then = (f"version {version.number}" if version else "none" for version in (compared, now))
+        raise ImagoError(
+            f"Of '{name}', {first} was compared with, and meanwhile {then} came to stand for production: nothing was "
+            "promoted. Run it again to compare with that."
+        )
+
+
+def keep_alias(production: Version) -> None:
+    """Let MLflow's alias stand where ZenML's stage does, which a promotion that was killed may have left elsewhere.
+
+    Where MLflow does not take it, that is said, and fails nothing.
+    """
+    try:
+        with _alias_moved(production.name, production.number, production.package, "in production already"):
+            pass
+    except (ImagoError, MlflowException) as error:
+        logger.warning("MLflow's alias '%s' may not stand at what is in production: %s", ALIAS, error)
 
 
 def give_back(name: str, number: str, champion: str | None) -> None:
@@ -111,10 +137,10 @@ def expire_decisions(name: str, *, but: UUID | None = None) -> None:
 
 
 @contextmanager
-def _alias_moved(name: str, number: str, package: ModelPackage, reason: str) -> Iterator[None]:
+def _alias_moved(name: str, number: str, package: Callable[[], ModelPackage], reason: str) -> Iterator[None]:
     """Move MLflow's alias before what is done with it moved, and back where anything stops that.
 
-    Raises ImagoError where MLflow, or ZenML then, does not take it.
+    Raises ImagoError where MLflow does not take it.
     """
     registry = Client().active_stack.model_registry
     if registry is None:
@@ -124,23 +150,27 @@ def _alias_moved(name: str, number: str, package: ModelPackage, reason: str) -> 
     client = registry.mlflow_client
     before = wanted = None
     try:
-        with short_patience():
-            registered = _registered(client, name, number) or _register(registry, name, number, package, reason)
-            before, wanted = _aliased(client, name), registered
-            if wanted != before:
-                client.set_registered_model_alias(name, ALIAS, wanted)
+        try:
+            with short_patience():
+                registered = _registered(client, name, number) or _register(registry, name, number, package(), reason)
+                before, wanted = _aliased(client, name), registered
+                if wanted != before:
+                    client.set_registered_model_alias(name, ALIAS, wanted)
+        except MlflowException as error:
+            raise ImagoError(
+                f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}"
+            ) from error
         yield
     except BaseException as error:
-        production = production_version(name)
-        if wanted != before and (production is None or production.number != number):
+        moved = False
+        with as_note(error, "ZenML does not say what stands for production now"):
+            production = production_version(name)
+            moved = production is not None and production.number == number
+        if wanted != before and not moved:
             with as_note(
                 error, f"MLflow's alias '{ALIAS}' of '{name}' may stand at another version than ZenML's stage"
             ):
                 _put_back(client, name, before)
-        if isinstance(error, MlflowException | RuntimeError):
-            raise ImagoError(
-                f"MLflow did not take version {number} of '{name}'; nothing was promoted: {error}"
-            ) from error
         raise
 
 
@@ -165,6 +195,9 @@ def _registered(client: MlflowClient, name: str, number: str) -> str | None:
 
 
 def _register(registry: Any, name: str, number: str, package: ModelPackage, reason: str) -> str:
-    registered = registry.register_model_version(name=name, model_source_uri=str(package.path), description=reason)
+    try:
+        registered = registry.register_model_version(name=name, model_source_uri=str(package.path), description=reason)
+    except RuntimeError as error:  # which ZenML makes of MLflow's own
+        raise MlflowException(str(error)) from error
     registry.mlflow_client.set_model_version_tag(name, registered.version, "zenml_version", number)
     return str(registered.version)

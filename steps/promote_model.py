@@ -10,7 +10,7 @@ from imago.data.validation import ValidationResult
 from imago.evaluation.evaluate import EvaluationReport, evaluate
 from imago.evaluation.gate import GateDecision, already_champion, decide
 from imago.serving.package import ModelPackage
-from stack.production import keep_alias, production_version, promote
+from stack.production import keep_alias, production_version, promote, require_production
 from steps.code import cached_by
 
 
@@ -31,15 +31,15 @@ def promote_model(
     context = get_step_context()
     challenger = context.model
     champion = production_version(challenger.name)
-    champion_report = None
+    champion_report, learned = None, frozenset[str]()
     if champion is not None:
         champion_report = champion.report()
         if champion_report.test_fingerprint != report.test_fingerprint:
             accepted = dataset.without(validation.quarantined)
             champion_report = evaluate(champion.package(), accepted, evaluation, seed, figures_only=True)
+            learned = champion.learned()
     if champion is not None and champion.package().fingerprint == model.fingerprint:
         decision = already_champion(report, champion.number)
-        keep_alias(challenger.name, champion.number, model)
     else:
         number = str(challenger.version)
         decision = decide(
@@ -48,8 +48,12 @@ def promote_model(
             gate,
             champion_version=champion.number if champion else None,
             challenger_version=number,
+            learned=learned,
         )
         if decision.promoted:
+            require_production(challenger.name, champion)
             promote(challenger.name, number, model, reason=decision.reason, decision=context.step_run.id)
+    if champion is not None and (not decision.promoted or decision.challenger_version == champion.number):
+        keep_alias(champion)
     log_metadata({"promoted": decision.promoted, "reason": decision.reason}, infer_model=True)
     return decision

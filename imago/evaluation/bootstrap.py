@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from imago.evaluation.calibration import BINS, before_temperature, bin_of
 
-_LEAST = 1e-12
+LEAST_PROBABILITY = 1e-12  # that a log loss is taken of
 Z95 = 1.959963984540054
 _AT_ONCE = 4_000_000  # pictures drawn, over all samples that are in memory together
 _OVER_CLASSES = ("balanced_accuracy", "macro_f1")
@@ -38,8 +38,8 @@ class Outcomes:
         return cls(
             means={
                 "top5": (among_five & (probabilities[rows, labels] > 0)).astype(np.float64),  # 0: it is not known
-                "log_loss": -np.log(np.clip(probabilities[rows, labels], _LEAST, 1.0)),
-                "uncalibrated_log_loss": -np.log(np.clip(uncalibrated[rows, labels], _LEAST, 1.0)),
+                "log_loss": -np.log(np.clip(probabilities[rows, labels], LEAST_PROBABILITY, 1.0)),
+                "uncalibrated_log_loss": -np.log(np.clip(uncalibrated[rows, labels], LEAST_PROBABILITY, 1.0)),
                 "mean_confidence": probabilities.max(axis=1),
             },
             gaps={

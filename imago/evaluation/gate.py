@@ -1,22 +1,40 @@
 """Whether a challenger may stand for production: only after it was compared with the champion that does."""
 
+import math
+from collections.abc import Collection
+from statistics import fmean
+from typing import NamedTuple
+
 import scipy  # loads its parts when they are used
 from pydantic import Field
 
 from imago.config import GateConfig
-from imago.evaluation.metrics import Finding
+from imago.evaluation.bootstrap import LEAST_PROBABILITY
+from imago.evaluation.metrics import Finding, wilson_interval
 from imago.evaluation.report import EvaluationReport
-from imago.evaluation.significance import holm
+from imago.evaluation.significance import holm, mcnemar
 
 
 class Comparison(Finding):
-    """Two models on the same test pictures. McNemar's exact test: are the pictures that only one names even-handed?"""
+    """Two models on the same test pictures. McNemar's exact test: are the pictures that only one names even-handed?
+
+    Those that have a default are missing from the decisions of earlier versions.
+    """
 
     pictures: int
     champion_accuracy: float
     only_challenger_right: int
     only_champion_right: int
     p_value: float = Field(ge=0.0, le=1.0)  # two-sided
+    challenger_accuracy: float | None = None
+    challenger_log_loss: float | None = None
+    champion_log_loss: float | None = None
+    learned: int = 0  # test pictures that were left out because the champion learned from them
+
+    @property
+    def gain(self) -> int:
+        """How many pictures more the challenger names right."""
+        return self.only_challenger_right - self.only_champion_right
 
 
 class GateDecision(Finding):
@@ -37,17 +55,20 @@ def decide(
     *,
     champion_version: str | None = None,
     challenger_version: str | None = None,
+    learned: Collection[str] = (),
 ) -> GateDecision:
     """Decide whether the challenger replaces the champion, which must have been evaluated on the same test pictures.
 
     The challenger must be good in itself (`min_accuracy`, `max_calibration_error`; where they are set,
     `min_class_recall`, `max_latency_ms`, `max_model_bytes`), and then be right more often; as often with the lower log
-    loss; or less often by no more than `max_accuracy_drop`, unless that is surely worse (`significance`). A champion
-    that it cannot be compared with stays, or goes where `incomparable` is `floor`.
+    loss; or less often by no more than `max_accuracy_drop`, unless that is surely worse (`significance`). A challenger
+    of more classes must not be surely worse on those that the champion knows. Pictures that the champion `learned`
+    from, by their SHA-256, are not compared. A champion that it cannot be compared with stays, or goes where
+    `incomparable` is `floor`.
     """
     flaw = _flaw(challenger, config) or (_other_pictures(challenger, champion) if champion else None)
-    unlike = _lost_classes(challenger, champion) if champion and not flaw else None
-    comparison = compare(challenger, champion) if champion and not flaw and not unlike else None
+    unlike = _incomparable(challenger, champion, learned) if champion and not flaw else None
+    comparison = compare(challenger, champion, learned=learned) if champion and not flaw and not unlike else None
     if flaw:
         promoted, reason = False, flaw
     elif unlike and config.incomparable == "floor":
@@ -57,7 +78,8 @@ def decide(
     elif champion is None or comparison is None:
         promoted, reason = True, f"First of its name: {_right(challenger)}, at least {config.min_accuracy:.1%} asked."
     else:
-        promoted, reason = _compared(challenger, champion, comparison, config)
+        shared = _on_shared_classes(challenger, champion, learned)
+        promoted, reason = _compared(comparison, shared, config)
     return GateDecision(
         promoted=promoted,
         reason=reason,
@@ -80,20 +102,36 @@ def already_champion(report: EvaluationReport, version: str) -> GateDecision:
     )
 
 
-def compare(challenger: EvaluationReport, champion: EvaluationReport) -> Comparison:
-    """Compare two reports on the same test pictures, picture by picture."""
-    ours, theirs = _correct(challenger), _correct(champion)
-    if [key for key, _ in ours] != [key for key, _ in theirs]:
+def compare(
+    challenger: EvaluationReport,
+    champion: EvaluationReport,
+    *,
+    learned: Collection[str] = (),
+    classes: Collection[str] | None = None,
+) -> Comparison:
+    """Compare two reports on the same test pictures, picture by picture; of some `classes`, or of all.
+
+    Those are left out that the champion `learned` from, by their SHA-256. Raises ValueError for reports on other
+    pictures, or where none is left.
+    """
+    ours, theirs = _answers(challenger), _answers(champion)
+    if [one.picture for one in ours] != [one.picture for one in theirs]:
         raise ValueError("The two reports are not about the same pictures.")
-    pairs = [(mine, other) for (_, mine), (_, other) in zip(ours, theirs, strict=True)]
-    only_challenger, only_champion = pairs.count((True, False)), pairs.count((False, True))
-    differing = only_challenger + only_champion
+    known = set(learned)
+    asked = [pair for pair in zip(ours, theirs, strict=True) if classes is None or pair[0].label in classes]
+    pairs = [pair for pair in asked if pair[0].digest not in known]
+    only_challenger = sum(mine.right and not other.right for mine, other in pairs)
+    only_champion = sum(other.right and not mine.right for mine, other in pairs)
     return Comparison(
         pictures=len(pairs),
-        champion_accuracy=champion.metrics.accuracy,
+        champion_accuracy=fmean(other.right for _, other in pairs),
         only_challenger_right=only_challenger,
         only_champion_right=only_champion,
-        p_value=min(1.0, float(scipy.stats.binomtest(only_challenger, differing).pvalue)) if differing else 1.0,
+        p_value=mcnemar(only_challenger, only_champion),
+        challenger_accuracy=fmean(mine.right for mine, _ in pairs),
+        challenger_log_loss=fmean(mine.loss for mine, _ in pairs),
+        champion_log_loss=fmean(other.loss for _, other in pairs),
+        learned=len(asked) - len(pairs),
     )
 
 
@@ -166,32 +204,41 @@ def _other_pictures(challenger: EvaluationReport, champion: EvaluationReport) ->
     return None
 
 
-def _lost_classes(challenger: EvaluationReport, champion: EvaluationReport) -> str | None:
+def _incomparable(challenger: EvaluationReport, champion: EvaluationReport, learned: Collection[str]) -> str | None:
     lost = sorted(set(champion.classes) - set(challenger.classes))
     if lost:
         named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         return f"Not comparable: the challenger does not know {named}, which the champion does."
+    if set(learned).issuperset(champion.predictions.column("sha256").to_pylist()):
+        return f"Not comparable: the champion learned from all {champion.metrics.pictures} test pictures."
     return None
 
 
-def _compared(
-    challenger: EvaluationReport, champion: EvaluationReport, comparison: Comparison, config: GateConfig
-) -> tuple[bool, str]:
-    figures = (
-        f"{_right(challenger)}, the champion {comparison.champion_accuracy:.1%}; {comparison.only_challenger_right} "
-        f"pictures are right only with the challenger, {comparison.only_champion_right} only with the champion "
-        f"(p = {comparison.p_value:.3g})"
-    )
-    gain = comparison.only_challenger_right - comparison.only_champion_right
-    drop = -gain / comparison.pictures
+def _on_shared_classes(
+    challenger: EvaluationReport, champion: EvaluationReport, learned: Collection[str]
+) -> Comparison | None:
+    """Compare on the pictures of what the champion knows; None where those are all, or none."""
+    known, unseen = set(champion.classes), set(learned)
+    columns = (champion.predictions.column(name).to_pylist() for name in ("sha256", "label"))
+    told = [label in known for digest, label in zip(*columns, strict=True) if digest not in unseen]
+    if all(told) or not any(told):
+        return None
+    return compare(challenger, champion, learned=learned, classes=known)
+
+
+def _compared(comparison: Comparison, shared: Comparison | None, config: GateConfig) -> tuple[bool, str]:
+    figures = _figures(comparison, shared)
+    drop = -comparison.gain / comparison.pictures
     sure = comparison.p_value < config.significance
-    if config.surely_better and not (sure and gain > 0):
+    if config.surely_better and not (sure and comparison.gain > 0):
         return False, f"Not surely better than the champion, as gate.surely_better asks: {figures}."
-    if gain > 0:
+    if shared is not None and shared.gain < 0 and shared.p_value < config.significance:
+        return False, f"Surely worse than the champion on the classes that both know: {figures}."
+    if comparison.gain > 0:
         doubt = "" if sure else ", though so small a difference may be chance"
         return True, f"Better than the champion: {figures}{doubt}."
-    if gain == 0:
-        ours, theirs = challenger.metrics.log_loss, champion.metrics.log_loss
+    if comparison.gain == 0:
+        ours, theirs = comparison.challenger_log_loss or 0.0, comparison.champion_log_loss or 0.0
         losses = f"log loss {ours:.4f} against {theirs:.4f}"
         if ours < theirs - 1e-6:
             return True, f"As often right as the champion, with the lower log loss: {figures}, {losses}."
@@ -204,14 +251,56 @@ def _compared(
     return True, f"Within the drop of {config.max_accuracy_drop:.1%} that is allowed: {figures}."
 
 
+def _figures(comparison: Comparison, shared: Comparison | None) -> str:
+    """Say what both did, on how many pictures, and which were left out or new to the champion."""
+    accuracy, pictures = comparison.challenger_accuracy or 0.0, comparison.pictures
+    text = (
+        f"{_share_right(accuracy, pictures)}, the champion {comparison.champion_accuracy:.1%}; "
+        f"{comparison.only_challenger_right} pictures are right only with the challenger, "
+        f"{comparison.only_champion_right} only with the champion (p = {comparison.p_value:.3g})"
+    )
+    if comparison.learned:
+        text += f"; {comparison.learned} more are left out, for the champion learned from them"
+    if shared is not None:
+        text += (
+            f"; {pictures - shared.pictures} of the pictures show classes that the champion was never taught, and of "
+            f"the other {shared.pictures} the challenger names {shared.challenger_accuracy:.1%} right, the champion "
+            f"{shared.champion_accuracy:.1%} (p = {shared.p_value:.3g})"
+        )
+    return text
+
+
 def _right(report: EvaluationReport) -> str:
-    interval = report.metrics.accuracy_interval
+    return _share_right(report.metrics.accuracy, report.metrics.pictures)
+
+
+def _share_right(share: float, pictures: int) -> str:
+    interval = wilson_interval(round(share * pictures), pictures)
     return (
-        f"the challenger names {report.metrics.accuracy:.1%} of {report.metrics.pictures} test pictures right "
+        f"the challenger names {share:.1%} of {pictures} test pictures right "
         f"(95%: {interval.low:.1%}–{interval.high:.1%})"
     )
 
 
-def _correct(report: EvaluationReport) -> list[tuple[tuple[str, str], bool]]:
-    columns = [report.predictions.column(name).to_pylist() for name in ("sha256", "label", "correct")]
-    return sorted(((digest, label), correct) for digest, label, correct in zip(*columns, strict=True))
+class _Answer(NamedTuple):
+    """What a model said of a picture."""
+
+    digest: str
+    label: str
+    right: bool
+    loss: float
+
+    @property
+    def picture(self) -> tuple[str, str]:
+        return self.digest, self.label
+
+
+def _answers(report: EvaluationReport) -> list[_Answer]:
+    """Return the answers in the order of the pictures' bytes."""
+    column = {label: index for index, label in enumerate(report.metrics.classes)}
+    names = ("sha256", "label", "correct", "probabilities")
+    rows = zip(*(report.predictions.column(name).to_pylist() for name in names), strict=True)
+    return sorted(
+        _Answer(digest, label, right, -math.log(max(probabilities[column[label]], LEAST_PROBABILITY)))
+        for digest, label, right, probabilities in rows
+    )

@@ -116,6 +116,51 @@ def test_a_challenger_that_knows_more_classes_can_be_compared() -> None:
     assert decide(report_of(rights(45, 50)), champion, GATE).promoted
 
 
+def test_a_challenger_of_more_classes_that_is_surely_worse_on_the_others_is_kept_out() -> None:
+    """Atlas is at even rows, luna, which the champion was never taught, at odd ones."""
+    champion = report_of([row % 2 == 0 for row in range(100)], known=("atlas",))
+    right = [row % 2 == 1 or row % 10 < 6 for row in range(100)]
+    decision = decide(report_of(right), champion, GATE)
+    assert not decision.promoted
+    assert decision.reason.startswith("Surely worse than the champion on the classes that both know")
+    assert "50 of the pictures show classes that the champion was never taught" in decision.reason
+    assert "of the other 50 the challenger names 60.0% right, the champion 100.0% (p = 1.91e-06)" in decision.reason
+    nearly = decide(report_of([row != 0 for row in range(100)]), champion, GATE)
+    assert nearly.promoted
+    assert "of the other 50 the challenger names 98.0% right, the champion 100.0% (p = 1)" in nearly.reason
+
+
+def test_pictures_that_the_champion_learned_from_are_not_compared() -> None:
+    """It is right on the forty that it learned from, and on half of the others."""
+    learned = [f"{row:064x}" for row in range(40)]
+    champion = report_of([row < 50 for row in range(60)])
+    challenger = report_of([row % 5 > 0 for row in range(60)])
+    assert decide(challenger, champion, GATE).reason.startswith("Worse than the champion")
+    decision = decide(challenger, champion, GATE, learned=learned)
+    assert decision.promoted
+    assert decision.reason.startswith(
+        "Better than the champion: the challenger names 80.0% of 20 test pictures right (95%: 58.4%–91.9%), the "
+        "champion 50.0%; 8 pictures are right only with the challenger, 2 only with the champion (p = 0.109); 40 more "
+        "are left out, for the champion learned from them"
+    )
+
+
+def test_a_tie_on_the_pictures_that_are_compared_is_decided_by_their_log_loss_alone() -> None:
+    learned = [f"{row:064x}" for row in range(40)]
+    champion = report_of(rights(50, 60), confidence=0.7)
+    decision = decide(report_of(rights(50, 60), confidence=0.9), champion, GATE, learned=learned)
+    assert not decision.promoted
+    assert "log loss 1.2040 against 0.7803" in decision.reason
+
+
+def test_a_champion_that_learned_from_every_test_picture_cannot_be_compared() -> None:
+    learned = [f"{row:064x}" for row in range(50)]
+    decision = decide(report_of(rights(45, 50)), report_of(rights(50, 50)), GATE, learned=learned)
+    assert decision.promoted
+    assert decision.comparison is None
+    assert decision.reason.startswith("Not comparable: the champion learned from all 50 test pictures. Judged by itself")
+
+
 def test_pictures_are_paired_by_their_bytes_not_by_their_order() -> None:
     right = [True, True, False, True, False, False]
     comparison = compare(report_of(right), report_of(right, order=[5, 3, 1, 0, 2, 4]))
