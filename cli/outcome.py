@@ -14,6 +14,7 @@ from cli.pipeline import BASE
 from imago import home
 from imago.config import Config
 from imago.evaluation.card import evaluated_card
+from imago.evaluation.page import with_verdict
 from imago.serving.card import kept
 from imago.serving.package import ModelPackage, ModelSpec
 from imago.serving.rollout import PROBE_HEADER, Deployment
@@ -81,7 +82,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "cached": cached,
         "reports": {
             "data": _write("data.html", validation.page),
-            "evaluation": _write("evaluation.html", report.html),
+            "evaluation": _write("evaluation.html", with_verdict(report.html, decision)),
             "card": _write("MODEL_CARD.md", evaluated_card(model.card, report)),
             **_curves(model.spec, version or str(run.id)[:8]),
         },

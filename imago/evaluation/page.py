@@ -1,5 +1,6 @@
 """The evaluation as one self-contained page: the verdict first, then where the model goes wrong."""
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS
 from imago.evaluation.calibration import ReliabilityBin, reliability
 from imago.evaluation.diagrams import confusion_svg, reliability_svg, risk_svg
+from imago.evaluation.gate import GateDecision
 from imago.evaluation.metrics import Interval, Metrics
 from imago.evaluation.mistakes import confused_pairs, doubtful_labels, worst_mistakes
 from imago.evaluation.remarks import (
@@ -30,6 +32,7 @@ from imago.evaluation.report import Findings
 from imago.evaluation.robustness import STRENGTHS
 from imago.serving.runtime import Runtime
 
+_PLACE_OF_THE_VERDICT = "<!-- the verdict of the gate -->"
 _WHOLE_MATRIX = 16
 _FIRST_CLASSES = 20
 
@@ -42,6 +45,13 @@ class Figure:
     value: str
     interval: str
     before: str
+
+
+def with_verdict(page: str, decision: GateDecision) -> str:
+    """Return the page with what the gate said above its figures, which are known before it is asked."""
+    kind, word = ("good", "Promoted") if decision.promoted else ("bad", "Not promoted")
+    verdict = f'<p class="verdict {kind}"><b>{word}.</b> {html.escape(decision.reason)}</p>'
+    return page.replace(_PLACE_OF_THE_VERDICT, verdict, 1)
 
 
 def render(
@@ -65,6 +75,7 @@ def render(
     rows = class_rows(findings.metrics)
     return template.render(
         findings=findings,
+        place_of_the_verdict=_PLACE_OF_THE_VERDICT,
         metrics=findings.metrics,
         remarks=remarks(findings),
         gallery=worst_mistakes(predictions, test, runtime, max_pixels=max_pixels),

@@ -84,6 +84,7 @@ def test_training_promotes_serves_and_prints_one_json_object(trained: Outcome, w
     assert outcome["reports"].keys() == begins.keys()
     for name, report in outcome["reports"].items():
         assert begins[name] in Path(report).read_text(encoding="utf-8")
+    assert "<b>Promoted.</b> First of its name" in Path(outcome["reports"]["evaluation"]).read_text(encoding="utf-8")
     assert outcome["reports"]["curves"].endswith("/figures/moths-demo-1-curves.svg")
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from imago.config import SyntheticConfig
+from imago.data.synthetic import synthetic_dataset
 from tests.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.slow
@@ -23,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from zenml.client import Client
 from zenml.enums import ModelStages
 from stack import register
-from stack.production import expire_decisions, production_version, promote
+from stack.production import expire_decisions, production_version, promote, require_production, version_of
 from tests.packages import make_package
 register.ensure("local")
 client, mlflow = Client(), Client().active_stack.model_registry.mlflow_client
@@ -75,12 +77,23 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 version.set_stage = interrupted
 found.append([tried(name, "2", package), stages(name) == before, aliased(name)])
+def unreachable(*_, **__):
+    raise RuntimeError("the store is gone")
+version.set_stage, asked = unreachable, type(client).get_model_version
+looked = version_of(name, "2")
+import stack.production as production
+production.version_of = lambda *_: looked
+type(client).get_model_version = unreachable
+found.append([tried(name, "2", package), True, aliased(name)])
+type(client).get_model_version, production.version_of = asked, version_of
 version.set_stage = whole
 promote(name, "2", package, reason="at last")
 print(json.dumps({"found": found, "end": [stages(name)[1], aliased(name)]}))
 """
 
-STOOD = 'print(json.dumps([production_version("moths-demo").number, aliased("moths-demo")]))'
+STOOD = """
+print(json.dumps([production_version("moths-demo").number, aliased("moths-demo")]))
+"""
 KILLED = (
     """
 mlflow.delete_registered_model_alias("moths-demo", "champion")
@@ -95,7 +108,7 @@ def test_what_breaks_a_promotion_leaves_stage_and_alias_where_they_were(
     workspace: Workspace, champion: str | None
 ) -> None:
     found = workspace.python(PLACES + BETWEEN % {"name": f"after-{champion}".lower(), "champion": champion})
-    kinds = ["ImagoError"] * 2 + ["KeyboardInterrupt"] * 2 + ["OSError"] * 2 + ["KeyboardInterrupt"]
+    kinds = ["ImagoError"] * 2 + ["KeyboardInterrupt"] * 2 + ["OSError"] * 2 + ["KeyboardInterrupt", "RuntimeError"]
     assert found["found"] == [[kind, True, champion] for kind in kinds]
     assert found["end"] == ["production", "2"]
 
@@ -171,3 +184,52 @@ def test_a_clean_up_that_fails_does_not_hide_what_failed_first(workspace: Worksp
         "bento": ["DeploymentFailed", "it did not start", [stands]],
         "deploy": ["DeploymentFailed", "it did not start", [stands]],
     }
+
+
+MOVED = """
+promoted = versions("moved", 2)
+promote("moved", "1", promoted, reason="the first")
+first = production_version("moved")
+require_production("moved", first)
+promote("moved", "2", promoted, reason="meanwhile")
+said = []
+for compared in (first, None):
+    try:
+        require_production("moved", compared)
+    except Exception as error:
+        said.append(f"{type(error).__name__}: {error}")
+print(json.dumps(said))
+"""
+
+ASTRAY = """
+elsewhere = mlflow.create_model_version("dealt", "elsewhere").version
+mlflow.set_registered_model_alias("dealt", "champion", elsewhere)
+print(json.dumps([]))
+"""
+
+
+def test_what_was_not_compared_with_is_not_replaced(workspace: Workspace) -> None:
+    first, second = workspace.python(PLACES + MOVED)
+    assert first.startswith(
+        "ImagoError: Of 'moved', version 1 was compared with, and meanwhile version 2 came to stand"
+    )
+    assert second.startswith("ImagoError: Of 'moved', none was compared with, and meanwhile version 2")
+
+
+def test_a_run_that_promotes_nothing_puts_the_alias_right_and_compares_only_what_the_champion_never_saw(
+    workspace: Workspace,
+) -> None:
+    folder = workspace.folder / "pictures"
+    moths = synthetic_dataset(SyntheticConfig(species=2, per_class_train=30, per_class_val=2, per_class_test=2), 32, 0)
+    for row, label in enumerate(moths.labels):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / f"{row}.png").write_bytes(moths.image(row))
+    training = (*TRAINING, "--data", str(folder), "--set", "model.name=dealt", "--set", "data.test_fraction=0.3")
+    first = workspace.run(*training)
+    assert first.code == 0, first.stderr
+    workspace.python(PLACES + ASTRAY)
+    dealt_anew = workspace.run(*training, "--set", "seed=1", "--set", "gate.surely_better=true")
+    assert dealt_anew.code == 0, dealt_anew.stderr
+    assert dealt_anew.json["promoted"] is False
+    assert "left out, for the champion learned from them" in dealt_anew.json["reason"]
+    assert workspace.python(PLACES + STOOD.replace("moths-demo", "dealt")) == ["1", "1"]

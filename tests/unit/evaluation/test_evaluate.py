@@ -5,11 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imago.config import EvaluationConfig
+from imago.config import EvaluationConfig, GateConfig
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import SPECIES, write_folder
 from imago.errors import DataRefused
 from imago.evaluation.evaluate import evaluate
+from imago.evaluation.gate import decide
+from imago.evaluation.page import with_verdict
 from imago.evaluation.report import PREDICTIONS, EvaluationReport
 from imago.footprint import Spent
 from imago.serving.package import ModelPackage
@@ -108,6 +110,17 @@ def test_the_page_says_the_verdict_first_and_fetches_nothing(report: EvaluationR
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     assert 'src="http' not in page
+
+
+def test_what_the_gate_said_stands_above_the_figures(report: EvaluationReport) -> None:
+    decision = decide(report, None, GateConfig(min_accuracy=0.0, max_calibration_error=1.0))
+    page = with_verdict(report.html, decision)
+    assert 0 < page.index('<p class="verdict good"><b>Promoted.</b> First of its name: ') < page.index("<h1>")
+    refused = decision.model_copy(update={"promoted": False, "reason": "of <i>x</i> it names 0"})
+    assert '<p class="verdict bad"><b>Not promoted.</b> of &lt;i&gt;x&lt;/i&gt; it' in with_verdict(
+        report.html, refused
+    )
+    assert '<p class="verdict' not in report.html
 
 
 def test_a_name_cannot_smuggle_markup_into_the_page(tmp_path: Path) -> None:

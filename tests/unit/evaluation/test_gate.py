@@ -158,7 +158,9 @@ def test_a_champion_that_learned_from_every_test_picture_cannot_be_compared() ->
     decision = decide(report_of(rights(45, 50)), report_of(rights(50, 50)), GATE, learned=learned)
     assert decision.promoted
     assert decision.comparison is None
-    assert decision.reason.startswith("Not comparable: the champion learned from all 50 test pictures. Judged by itself")
+    assert decision.reason.startswith(
+        "Not comparable: the champion learned from all 50 test pictures. Judged by itself"
+    )
 
 
 def test_pictures_are_paired_by_their_bytes_not_by_their_order() -> None:
