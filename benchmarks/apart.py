@@ -14,7 +14,7 @@ from imago.evaluation.memory import kibibytes
 
 
 @dataclass(frozen=True)
-class Spent:
+class Run:
     """What a side found, and what it took in a process of its own."""
 
     result: float
@@ -22,20 +22,20 @@ class Spent:
     peak: float  # MB of resident memory, its own
 
 
-def apart(side: Callable[..., float], *arguments: object) -> Spent:
+def apart(side: Callable[..., float], *arguments: object) -> Run:
     """Run one side in a fresh process, so that neither finds the other's memory or threads."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        spent = pool.submit(_measured, side, *arguments).result()
+        run = pool.submit(_measured, side, *arguments).result()
     what = " ".join([side.__name__.strip("_"), *(str(number) for number in arguments if isinstance(number, int))])
-    click.echo(f"{what}: {spent.result:.4g} in {spent.cpu:.0f} CPU seconds, {spent.peak:.0f} MB", err=True)
-    return spent
+    click.echo(f"{what}: {run.result:.4g} in {run.cpu:.0f} CPU seconds, {run.peak:.0f} MB", err=True)
+    return run
 
 
-def _measured(side: Callable[..., float], *arguments: object) -> Spent:
+def _measured(side: Callable[..., float], *arguments: object) -> Run:
     result = side(*arguments)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(one.ru_utime + one.ru_stime for one in usage)
-    return Spent(result, cpu, kibibytes("VmHWM") / 1024)  # ru_maxrss begins at what the parent has had
+    return Run(result, cpu, kibibytes("VmHWM") / 1024)  # ru_maxrss begins at what the parent has had
 
 
 def beside(name: str, ours: float, theirs: float, unit: str, better: Literal["higher", "lower"] = "lower") -> Figure:
