@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imago.training.classifier import embed, head_of
+from imago.training.head import embed, head_of
 
 _TRACED = 2  # a batch of one would be taken for a constant
 
@@ -22,17 +22,15 @@ class LogitsAndEmbedding(nn.Module):
     def __init__(self, model: nn.Module, image_size: int) -> None:
         super().__init__()
         self.model = model
-        self._linear = _ends_in_linear(model, image_size)
+        self._linear = head_of(model, image_size) is not None
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (N, C) and embedding (N, D) of pictures (N, 3, H, W)."""
         model: Any = self.model
         features = model.forward_features(image)
         embedding = embed(model, features)
-        head = head_of(model)
-        if self._linear and head is not None:
-            return head(embedding), embedding
-        return model.forward_head(features), embedding
+        logits = model.get_classifier()(embedding) if self._linear else model.forward_head(features)
+        return logits, embedding
 
 
 def write_graph(model: nn.Module, image_size: int, path: Path) -> None:
@@ -54,18 +52,6 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-
-
-def _ends_in_linear(model: Any, image_size: int) -> bool:
-    head = head_of(model)
-    if head is None:
-        return False
-    with torch.no_grad():
-        features = model.eval().forward_features(torch.zeros(1, 3, image_size, image_size))
-        embedding = embed(model, features)
-        if embedding.shape[1] != head.in_features:
-            return False
-        return torch.allclose(head(embedding), model.forward_head(features), atol=1e-5)
 
 
 @contextlib.contextmanager

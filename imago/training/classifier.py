@@ -15,15 +15,13 @@ from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, did_you_mean
 from imago.training import hub
 from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, weights_state
+from imago.training.head import head_keys
 
 __all__ = [
     "check_architecture",
     "check_weights",
     "create_classifier",
-    "embed",
     "has_fixed_size",
-    "head_keys",
-    "head_of",
     "license_of",
     "preprocessing_of",
     "try_out",
@@ -94,18 +92,6 @@ def license_of(model: nn.Module, weights: str) -> str:
         return "there are none"
     named = str((getattr(model, "pretrained_cfg", None) or {}).get("license") or "unknown")
     return "not stated" if named == "unknown" else named
-
-
-def embed(model: Any, features: torch.Tensor) -> torch.Tensor:
-    """Return what the head sees of a model's features: (N, D)."""
-    pooled: torch.Tensor = model.forward_head(features, pre_logits=True)
-    return pooled.flatten(1)
-
-
-def head_of(model: Any) -> nn.Linear | None:
-    """Return the linear layer from embeddings to logits; None for the few architectures that end otherwise."""
-    head = model.get_classifier()
-    return head if isinstance(head, nn.Linear) else None
 
 
 def _random(architecture: str, num_classes: int, image_size: int, **options: Any) -> nn.Module:
@@ -231,14 +217,6 @@ def _misfits(given: State, wanted: State, skipped: set[str]) -> list[str]:
 
 def _is_head(name: str, skipped: set[str]) -> bool:
     return name in skipped or name.split(".")[0] in {key.split(".")[0] for key in skipped}
-
-
-def head_keys(model: nn.Module) -> set[str]:
-    """Return the names of the head's weights; of both heads, where a network was distilled."""
-    head = model.get_classifier()  # type: ignore[operator]
-    heads = head if isinstance(head, tuple | list) else (head,)
-    names = {id(module): name for name, module in model.named_modules()}
-    return {f"{names[id(module)]}.{key}" for module in heads if id(module) in names for key in module.state_dict()}
 
 
 def try_out(model: nn.Module, architecture: str, image_size: int, key: str = "data.image_size") -> None:

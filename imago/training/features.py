@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from imago import __version__
 from imago.progress import Reporter
-from imago.training.classifier import embed
 from imago.training.datamodule import PictureDataModule
+from imago.training.head import embed
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """Embeddings (N, D) of pictures, and their labels (N,)."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.training.activation import keep_less
-from imago.training.classifier import head_keys
 from imago.training.datamodule import Batch, of_all
+from imago.training.head import head_keys
 from imago.training.layout import memory_format_of
 from imago.training.recipe import Recipe, at_once
 

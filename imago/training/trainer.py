@@ -29,7 +29,6 @@ from imago.training.augment import check_rand_augment
 from imago.training.classifier import (
     create_classifier,
     has_fixed_size,
-    head_of,
     license_of,
     preprocessing_of,
     try_out,
@@ -38,6 +37,7 @@ from imago.training.datamodule import PictureDataModule
 from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, is_lack_of_memory, state_of
 from imago.training.features import Features, features_of, fit_head
 from imago.training.fit import fit, quiet, seeded
+from imago.training.head import head_of
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
@@ -182,14 +182,19 @@ def _train(
     if given.cache is not None:
         layout = measured_memory_format(network, model.architecture, image_size, given.cache / "layouts")
     found: tuple[Features, Features] | None = None
-    head = head_of(network)
-    if pretrained and training.warmup_head and head is not None and head.bias is not None:
+    head = head_of(network, image_size) if pretrained and training.warmup_head else None
+    if head is not None and head.bias is not None:
         started = time.monotonic()
         network.to(working_device(training))
         found = features_of(network, data, layout, reporting, given.cache and given.cache / "features")
         network.cpu()
         if cut is None:
             _warm_up(network, head, *found, best, started)
+    elif pretrained and training.warmup_head:
+        reporting.note(
+            f"{model.architecture} ends in more than one linear layer: its head is not fitted on frozen features "
+            "first, so there is no such baseline to do better than, and no list of labels to look at again"
+        )
     elif not pretrained:
         _zero_head(network)
     if not training.epochs and not best.history:
@@ -261,8 +266,8 @@ def _fitting(
 
 def _zero_head(network: nn.Module) -> None:
     """Let a random network begin undecided: a random head's large gradients cost it the first epochs."""
-    head = head_of(network)
-    if head is not None:
+    head = network.get_classifier()  # type: ignore[operator]
+    if isinstance(head, nn.Linear):
         nn.init.zeros_(head.weight)
 
 

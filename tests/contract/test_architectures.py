@@ -4,12 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
 
 from imago.config import ModelConfig, TrainingConfig
+from imago.data.transforms import decode, preprocess
+from imago.errors import ConfigError
 from imago.serving.export import PARITY, export_package, load_module
 from imago.serving.runtime import Runtime
-from imago.training.trainer import train
+from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import Silence, small_moths
 
 FAMILIES = {  # a small member of each, and a size in pixels that it takes
@@ -53,3 +59,52 @@ def test_a_family_trains_is_exported_alike_and_read_again(architecture: str, siz
     with torch.inference_mode():
         logits = load_module(package).eval()(torch.from_numpy(pixels)) / trained.temperature
     assert np.abs(runtime.predict_array(pixels)[0] - logits.softmax(1).numpy()).max() <= PARITY
+
+
+LINEAR = {"test_resnet": 64, "test_vit": 64, "test_convnext": 64, "ghostnet_050": 64}
+OTHERWISE = {"efficientvit_m0": 224, "shvit_s1": 224, "levit_128s": 224, "dla46x_c": 64, "repvit_m0_9": 64}
+
+
+def _learned(architecture: str, path: Path) -> str:
+    """Keep weights whose batch norm has seen pictures: at the start it changes next to nothing."""
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=5)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.3, 3)
+    save_file(model.state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("architecture", "size"), (LINEAR | OTHERWISE).items())
+def test_the_figures_of_a_head_fitted_alone_are_the_network_s(architecture: str, size: int, tmp_path: Path) -> None:
+    moths, reporter = small_moths(train=8), Silence()
+    weights = _learned(architecture, tmp_path / "learned.safetensors")
+
+    def fit(epochs: int) -> TrainedModel:
+        return train(
+            moths,
+            ModelConfig(architecture=architecture, weights=weights),
+            TrainingConfig(epochs=epochs, batch_size=8),
+            image_size=size,
+            seed=0,
+            workdir=tmp_path / str(epochs),
+            reporter=reporter,
+        )
+
+    if architecture in OTHERWISE:
+        with pytest.raises(ConfigError, match=f"{architecture} has no head that can be fitted alone"):
+            fit(0)
+        assert (
+            f"{architecture} ends in more than one linear layer: its head is not fitted" in reporter.stream.getvalue()
+        )
+        return
+    trained, part = fit(0), moths.split("val")
+    pixels = np.stack([preprocess(decode(part.image(row)), trained.preprocessing) for row in range(len(part))])
+    labels = torch.tensor([trained.classes.index(label) for label in part.labels])
+    with torch.inference_mode():
+        logits = trained.model(torch.from_numpy(pixels))
+    assert trained.history[0].val_loss == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-3)
+    assert trained.history[0].val_accuracy == (logits.argmax(1) == labels).float().mean().item()
+    assert reporter.stream.getvalue() == ""

@@ -3,8 +3,9 @@
 import torch
 from torch.nn import functional
 
-from imago.training.classifier import create_classifier, embed
+from imago.training.classifier import create_classifier
 from imago.training.features import compute_features, fit_head
+from imago.training.head import embed
 from tests.unit.training.moths import ARCHITECTURE, SIZE
 
 Rows = tuple[torch.Tensor, torch.Tensor]

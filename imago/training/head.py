@@ -1,0 +1,50 @@
+"""Finds the head of a timm classifier: what of it is new in each training, and what it sees of a picture."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+_SEED = 0
+
+
+def embed(model: Any, features: torch.Tensor) -> torch.Tensor:
+    """Return what the head sees of a model's features: (N, D)."""
+    pooled: torch.Tensor = model.forward_head(features, pre_logits=True)
+    return pooled.flatten(1)
+
+
+def head_of(model: Any, image_size: int) -> nn.Linear | None:
+    """Return the linear layer from embeddings to logits; None where the network ends otherwise.
+
+    A picture of noise shows it: some networks normalise the embedding before that layer, or add a second head's logits.
+    """
+    head = model.get_classifier()
+    if not isinstance(head, nn.Linear):
+        return None
+    noise = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(_SEED))
+    noise = noise.to(next(model.parameters()).device)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    training, hook = model.training, head.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(noise)
+            met = list(seen)
+            embedding = embed(model, model.forward_features(noise))
+    finally:
+        hook.remove()
+        model.train(training)
+    return head if len(met) == 1 and _alike(met[0][0], embedding) and _alike(met[0][1], logits) else None
+
+
+def head_keys(model: nn.Module) -> set[str]:
+    """Return the names of the head's weights; of both heads, where a network was distilled."""
+    head = model.get_classifier()  # type: ignore[operator]
+    heads = head if isinstance(head, tuple | list) else (head,)
+    names = {id(module): name for name, module in model.named_modules()}
+    return {f"{names[id(module)]}.{key}" for module in heads if id(module) in names for key in module.state_dict()}
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
