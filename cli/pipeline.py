@@ -164,10 +164,13 @@ def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.sources import check_source
     from imago.training.classifier import check_architecture, weights_state
+    from imago.training.devices import check_devices, check_one_node
     from imago.training.recipe import check_epochs
 
     check_architecture(config.model.architecture)
     check_epochs(config.training, config.model.weights)
+    check_devices(config.training)
+    check_one_node(config.training)
     if config.training.rand_augment is not None:
         from imago.training.augment import check_rand_augment
 

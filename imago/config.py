@@ -132,8 +132,8 @@ class TrainingConfig(Section):
     compile: bool = False  # by torch.compile; pays in long trainings
     num_workers: int | None = Field(default=None, ge=0)  # processes that load pictures; None: up to 8 a GPU, else 0
     devices: int = Field(default=1, ge=1)  # GPUs, or processes on a CPU
-    nodes: int = Field(default=1, ge=1)  # machines with so many devices each
-    strategy: str = "auto"  # Lightning's; auto with more than one device: ddp_fork
+    nodes: int = Field(default=1, ge=1)  # machines with so many devices each; a pipeline runs on one
+    strategy: str = "auto"  # one of Lightning's that are ddp, started by fork; auto: ddp
     watts_per_core: float = Field(default=12.0, ge=0)  # for the carbon estimate; Green Algorithms' for any CPU
     grid_intensity: float = Field(default=473.0, ge=0)  # g CO2e/kWh, likewise; the world's of 2024, says Ember's review
 

@@ -18,7 +18,7 @@ from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
-from imago.training.datamodule import Batch
+from imago.training.datamodule import Batch, of_all
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
 
@@ -69,6 +69,14 @@ class Epochs(Callback):
         self._spent = meter.read()
         self._started = 0.0
 
+    def on_train_start(self, trainer: Trainer, *_: object) -> None:
+        begun = of_all([trainer.current_epoch])
+        if len(set(begun)) > 1:  # one was cut off before it kept what the others had
+            raise ImagoError(
+                f"The nodes would go on after different epochs, {sorted(set(begun))}: copy {self._checkpoint} of one "
+                "to the others."
+            )
+
     def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
         hand_back()  # what the epoch before has freed fits pictures of another size badly
         seed = self._seed * 100_003 + trainer.current_epoch
@@ -105,9 +113,9 @@ class Epochs(Callback):
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
         self._spent = self._meter.read()
-        partial = self._checkpoint.with_name(f".{self._checkpoint.name}")
-        trainer.save_checkpoint(partial)  # which all processes take part in, and the first one writes
-        if trainer.is_global_zero:
+        partial = self._checkpoint.with_name(f".{self._checkpoint.name}.{trainer.node_rank}")
+        trainer.save_checkpoint(partial)  # which all processes take part in, and the first one of every node writes
+        if trainer.local_rank == 0:
             partial.replace(self._checkpoint)
 
     def state_dict(self) -> dict[str, Any]:

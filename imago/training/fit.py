@@ -7,16 +7,28 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import distributed
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imago.config import TrainingConfig
 from imago.errors import printed_error
 from imago.training.datamodule import PictureDataModule
+from imago.training.devices import options_of
 from imago.training.module import ClassifierModule
+
+
+class Nodes(DDPStrategy):
+    """Processes on one machine or several, each of which keeps the checkpoint: none sees another's disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        if self.local_rank == 0:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
 
 
 def fit(
@@ -35,7 +47,7 @@ def fit(
         accelerator="auto",
         devices=training.devices,
         num_nodes=training.nodes,
-        strategy="ddp_fork" if training.strategy == "auto" and training.devices > 1 else training.strategy,
+        strategy="auto" if training.devices * training.nodes == 1 else Nodes(**options_of(training)),
         use_distributed_sampler=False,
         logger=logger or False,
         callbacks=[callback],
@@ -54,6 +66,9 @@ def fit(
             if (ours := printed_error(str(error))) is None:
                 raise
             raise ours from error
+        finally:
+            if distributed.is_initialized():  # a node's only process trained here, and goes on alone
+                distributed.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from imago.training.classifier import (
     try_out,
 )
 from imago.training.datamodule import PictureDataModule
+from imago.training.devices import check_devices
 from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, is_lack_of_memory, state_of
 from imago.training.features import Features, features_of, fit_head
 from imago.training.fit import fit, quiet, seeded
@@ -93,6 +94,7 @@ def train(
     if (count := len(dataset.split("train").classes)) < 2:
         raise DataRefused(f"Training needs pictures of two classes or more; there are {count}.")
     check_epochs(training, model.weights)
+    check_devices(training)
     if training.rand_augment is not None:
         check_rand_augment(training.rand_augment)
     alone = training.devices * training.nodes == 1

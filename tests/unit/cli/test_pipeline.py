@@ -113,6 +113,29 @@ def test_a_policy_that_timm_does_not_know_is_refused_before_anything_runs(
     assert said.out == ""
 
 
+@pytest.mark.parametrize("also", [("--dry-run",), ()])
+@pytest.mark.parametrize("name", ["training", "sweep"])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("strategy=fdsp", "training.strategy: Lightning knows no 'fdsp'. Did you mean 'fsdp'"),
+        ("strategy=fsdp", "take auto or ddp."),
+        ("nodes=2", "call imago.training.trainer.train on each node"),
+    ],
+)
+def test_devices_that_cannot_be_had_are_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    key: str,
+    said: str,
+    name: str,
+    also: tuple[str, ...],
+) -> None:
+    assert _front(monkeypatch, "--pipeline", name, *FROM_NOTHING, "--set", f"training.{key}", *also) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
+
+
 def test_a_policy_that_timm_knows_passes_a_dry_run(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,23 +1,30 @@
 """Processes that train together share the pictures out, and learn what one process would."""
 
+import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imago.config import ModelConfig, TrainingConfig
-from imago.errors import ImagoError
+from imago.errors import ConfigError, ImagoError
 from imago.history import EpochResult
 from imago.training.datamodule import Batch
+from imago.training.devices import check_devices
+from imago.training.epochs import CHECKPOINT
 from imago.training.module import ClassifierModule
 from imago.training.recipe import at_once
 from imago.training.trainer import TrainedModel, train
-from tests.unit.training import reads
+from tests.unit.training import node, reads
 from tests.unit.training.moths import SIZE, Silence, plain_pictures
+from tests.workspace import ROOT, free_port
 
 ARCHITECTURE = "test_vit"  # without batch norm, whose statistics each process would take of its own pictures
 EPOCHS = 4
@@ -108,3 +115,67 @@ def test_a_lack_of_memory_in_one_of_two_processes_is_told_as_such(
     with pytest.raises(ImagoError, match=r"Memory does not do for 4 .* set training.micro_batch_size=2"):
         _train(tmp_path, batch_size=4, devices=2)
     assert len(_train(tmp_path, batch_size=4, devices=2, auto_batch_size=True).history) == EPOCHS
+
+
+def test_two_nodes_end_with_the_model_that_one_ends_with(tmp_path: Path) -> None:
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    command = (sys.executable, "-m", "tests.unit.training.node")
+    folders = [tmp_path / "first", tmp_path / "second"]
+    nodes = [
+        subprocess.Popen([*command, folder], cwd=ROOT, env={**shared, "NODE_RANK": str(rank)})
+        for rank, folder in enumerate(folders)
+    ]
+    try:
+        assert [process.wait(120) for process in nodes] == [0, 0]
+    finally:
+        for process in nodes:
+            process.kill()
+    first, second = (load_file(folder / "model.safetensors") for folder in folders)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    facts, of_second = (json.loads((folder / "facts.json").read_text()) for folder in folders)
+    assert facts == of_second
+    assert {file.name for file in folders[1].iterdir()} == {CHECKPOINT, "facts.json", "model.safetensors"}
+    one = _train(tmp_path, **{**node.CONFIG, "nodes": 1, "batch_size": 8})
+    assert facts["val_losses"] == pytest.approx([result.val_loss for result in one.history], abs=1e-3)
+    assert facts["temperature"] == pytest.approx(one.temperature, rel=1e-2)
+    assert all(torch.allclose(value, first[name], atol=1e-3) for name, value in one.model.state_dict().items())
+
+
+def test_nodes_that_would_go_on_after_different_epochs_are_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imago.training.epochs.of_all", lambda mine: [*mine, 3])
+    with pytest.raises(ImagoError, match=r"go on after different epochs, \[0, 3\]: copy .*last.ckpt"):
+        _train(tmp_path)
+
+
+def test_a_strategy_that_lightning_would_launch_anew_is_forked(tmp_path: Path) -> None:
+    told: list[EpochResult] = []
+    named = "ddp_find_unused_parameters_true"
+    assert len(_train(tmp_path, told, batch_size=4, devices=2, strategy=named).history) == EPOCHS
+    assert len(told) == EPOCHS
+    assert len(_train(tmp_path, strategy="ddp").history) == EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strategy": "dpp"}, r"Lightning knows no 'dpp'\. Did you mean 'ddp'"),
+        ({"strategy": "fsdp"}, "'fsdp' are not started by fork: take auto or ddp"),
+        ({"strategy": "deepspeed_stage_2"}, "'deepspeed_stage_2' are not started by fork"),
+        ({"strategy": "ddp_spawn", "devices": 2}, "'ddp_spawn' are not started by fork"),
+        ({"devices": 3}, r"training\.devices is 3, and this machine has 2 GPUs"),
+    ],
+)
+def test_devices_that_cannot_be_had_are_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("imago.training.trainer.create_classifier", lambda *_: pytest.fail("begun"))
+    with pytest.raises(ConfigError, match=said):
+        _train(tmp_path, **options)
+
+
+def test_as_many_processes_as_asked_for_train_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    check_devices(TrainingConfig(devices=3))

@@ -90,7 +90,7 @@ def test_a_killed_training_ends_as_one_that_was_not(
     assert process.exitcode == -signal.SIGKILL
     cut = interrupted(tmp_path / CHECKPOINT, Silence())
     assert (cut.epochs if cut else 0) == epoch - 1
-    assert (tmp_path / f".{CHECKPOINT}").exists() == (moment == "keeping")
+    assert (tmp_path / f".{CHECKPOINT}.0").exists() == (moment == "keeping")
     before = cut.spent if cut else {"cpu_seconds": 0.0, "wall_seconds": 0.0}
     reporter = Silence()
     told: list[EpochResult] = []
