@@ -39,11 +39,14 @@ def head_of(model: Any, image_size: int) -> nn.Linear | None:
 
 
 def head_keys(model: nn.Module) -> set[str]:
-    """Return the names of the head's weights; of both heads, where a network was distilled."""
+    """Return the names of the head's weights; of all heads, where a network was distilled or has one beside it."""
     head = model.get_classifier()  # type: ignore[operator]
     heads = head if isinstance(head, tuple | list) else (head,)
     names = {id(module): name for name, module in model.named_modules()}
-    return {f"{names[id(module)]}.{key}" for module in heads if id(module) in names for key in module.state_dict()}
+    keys = {f"{names[id(module)]}.{key}" for module in heads if id(module) in names for key in module.state_dict()}
+    said = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    beside = (said,) if isinstance(said, str) else said
+    return keys | {f"{name}.{kind}" for name in beside for kind in ("weight", "bias")} & model.state_dict().keys()
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
