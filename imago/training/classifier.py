@@ -16,6 +16,7 @@ from imago.errors import ConfigError, did_you_mean
 from imago.training import hub
 from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, weights_state
 from imago.training.head import head_keys
+from imago.training.misfits import misfits, missed, not_finite, overheard
 
 __all__ = [
     "check_architecture",
@@ -28,7 +29,6 @@ __all__ = [
     "weights_state",
 ]
 
-_CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
 _SEED, _SHOWN = 0, 3
 _WAYS_OUT = "Or set model.weights to a checkpoint's file or folder, or to `none` for a random start."
 
@@ -101,6 +101,9 @@ def _random(architecture: str, num_classes: int, image_size: int, **options: Any
         model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **options)
     except (AssertionError, ValueError) as error:
         raise ConfigError(_unfit(architecture, image_size, error)) from error
+    if not hasattr(model, "get_classifier"):
+        hint = did_you_mean(architecture.removesuffix("_enc"), timm.list_models(exclude_filters="*_enc"))
+        raise ConfigError(f"model.architecture: '{architecture}' is an encoder only, without a classifier.{hint}")
     return model
 
 
@@ -121,17 +124,23 @@ def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Modu
         start = _random(architecture, num_classes, image_size).state_dict()
         torch.manual_seed(_SEED)
         try:
-            model = _random(architecture, num_classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+            with overheard() as heard:
+                model = _random(architecture, num_classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
         except hub.NO_NETWORK as error:
             raise _not_to_be_had(architecture, error) from error
         except UNREADABLE as error:
             code = isinstance(error.__cause__, UnpicklingError)
             why = "are not plain tensors, so they are not opened" if code else f"do not fit: {_on_a_line(error)}"
             raise ConfigError(f"model.weights: the hub's weights for '{architecture}' {why}. {_WAYS_OUT}") from error
-    missed = _unchanged(start, model)
-    if missed:
-        said = f"model.weights: the hub's weights for '{architecture}' lack {_some(missed)}. {_WAYS_OUT}"
-        raise _with_all(ConfigError(said), missed)
+    skipped = head_keys(model)
+    for why, names in (
+        ("lack", _unchanged(start, model, skipped)),
+        ("do not fit the network:", missed(heard, skipped)),
+        ("hold NaN or infinity in", not_finite(model.state_dict(), skipped)),
+    ):
+        if names:
+            said = f"model.weights: the hub's weights for '{architecture}' {why} {_some(names)}. {_WAYS_OUT}"
+            raise _with_all(ConfigError(said), names)
     return model
 
 
@@ -151,9 +160,8 @@ def _not_to_be_had(architecture: str, error: Exception) -> ConfigError:
     )
 
 
-def _unchanged(start: State, model: nn.Module) -> list[str]:
+def _unchanged(start: State, model: nn.Module, skipped: set[str]) -> list[str]:
     """Return which weights, but the head's, are those of the random start."""
-    skipped = head_keys(model)
     return [
         name
         for name, value in model.named_parameters()
@@ -171,11 +179,14 @@ def _from_checkpoint(architecture: str, checkpoint: Checkpoint, num_classes: int
     model = _random(architecture, num_classes, image_size)
     wanted, given = model.state_dict(), checkpoint.state
     skipped = head_keys(model)
-    if _misfits(given, wanted, skipped):
+    if misfits(given, wanted, skipped):
         given = _filtered(architecture, given, model)
-    if misfits := _misfits(given, wanted, skipped):
-        said = f"model.weights: {checkpoint.origin} does not fit model.architecture '{architecture}': {_some(misfits)}."
-        raise _with_all(ConfigError(said), misfits)
+    if found := misfits(given, wanted, skipped):
+        said = f"model.weights: {checkpoint.origin} does not fit model.architecture '{architecture}': {_some(found)}."
+        raise _with_all(ConfigError(said), found)
+    if found := not_finite(given, skipped):
+        said = f"model.weights: {checkpoint.origin} holds NaN or infinity in {_some(found)}: take another checkpoint."
+        raise _with_all(ConfigError(said), found)
     model.load_state_dict(
         {name: given.get(name, value) for name, value in wanted.items() if name not in skipped}, False
     )
@@ -200,23 +211,6 @@ def _filtered(architecture: str, state: State, model: nn.Module) -> State:
     except (KeyError, RuntimeError, ValueError, IndexError, AttributeError):
         return state
     return converted
-
-
-def _misfits(given: State, wanted: State, skipped: set[str]) -> list[str]:
-    found = []
-    for name, value in wanted.items():
-        if name in skipped or name.endswith(_CONSTANTS):
-            continue
-        if name not in given:
-            found.append(f"no {name}")
-        elif given[name].shape != value.shape:
-            found.append(f"{name} is {tuple(given[name].shape)}, not {tuple(value.shape)}")
-    found.extend(f"{name} is not in it" for name in given if name not in wanted and not _is_head(name, skipped))
-    return found
-
-
-def _is_head(name: str, skipped: set[str]) -> bool:
-    return name in skipped or name.split(".")[0] in {key.split(".")[0] for key in skipped}
 
 
 def try_out(model: nn.Module, architecture: str, image_size: int, key: str = "data.image_size") -> None:

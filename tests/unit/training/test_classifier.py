@@ -11,6 +11,7 @@ from torch import nn
 
 from imago.errors import ConfigError
 from imago.training.classifier import check_architecture, create_classifier, license_of, preprocessing_of, weights_state
+from imago.training.head import head_keys
 from tests.unit.training.moths import ARCHITECTURE, SIZE
 
 
@@ -133,6 +134,25 @@ def test_weights_that_are_not_all_there_are_refused(folder: Path, learned: dict[
     )
     with pytest.raises(ConfigError, match=r"no conv_stem\.weight\."):
         create_classifier(ARCHITECTURE, str(folder), 3, SIZE)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path, learned: dict[str, torch.Tensor]) -> None:
+    ruined = learned["bn1.running_mean"].clone()
+    ruined[0] = torch.inf
+    save_file({**learned, "bn1.running_mean": ruined}, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"holds NaN or infinity in bn1\.running_mean: take another checkpoint"):
+        create_classifier(ARCHITECTURE, str(folder), 3, SIZE)
+
+
+def test_the_head_beside_the_head_is_new_too() -> None:
+    keys = head_keys(timm.create_model("volo_d1_224", num_classes=3, device="meta"))
+    assert keys == {"head.weight", "head.bias", "aux_head.weight", "aux_head.bias"}
+
+
+def test_an_encoder_without_a_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Identity())
+    with pytest.raises(ConfigError, match=r"'gemma4_vit_167m_enc' is an encoder only.*Did you mean 'gemma4_vit_167m'"):
+        create_classifier("gemma4_vit_167m_enc", "none", 3, 224)
 
 
 def test_position_embeddings_are_resized_to_the_pictures(tmp_path: Path) -> None:

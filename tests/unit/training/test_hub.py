@@ -164,6 +164,28 @@ def test_weights_with_a_layer_missing_are_refused(monkeypatch: pytest.MonkeyPatc
     assert "conv_head.weight" in refused(monkeypatch, {f"{PLACE}/model.safetensors": save(half)})
 
 
+@pytest.mark.parametrize(
+    ("left_out", "added", "said"),
+    [
+        ("bn1.running_var", {}, "do not fit the network: no bn1.running_var."),
+        ("bn1.weight", {}, "do not fit the network: no bn1.weight."),  # 1 everywhere in a new network, too
+        ("", {"blocks.9.weight": torch.zeros(2)}, "do not fit the network: blocks.9.weight is not in it."),
+        ("", {"bn1.bias": torch.full_like(LEARNED["bn1.bias"], torch.inf)}, "hold NaN or infinity in bn1.bias."),
+    ],
+)
+def test_weights_that_timm_would_take_without_a_word_are_refused(
+    monkeypatch: pytest.MonkeyPatch, left_out: str, added: dict[str, torch.Tensor], said: str
+) -> None:
+    state = {name: value for name, value in LEARNED.items() if name != left_out} | added
+    assert said in refused(monkeypatch, {f"{PLACE}/model.safetensors": save(state)})
+
+
+def test_what_counts_batches_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {name: value for name, value in LEARNED.items() if not name.endswith("num_batches_tracked")}
+    with served({f"{PLACE}/model.safetensors": save(state)}) as address:
+        create(monkeypatch, address)
+
+
 def test_without_a_network_both_ways_out_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
