@@ -17,7 +17,15 @@ from materializers.model_package import ModelPackageMaterializer
 from stack.tracking import Tracking
 from steps.code import cached_by, key_of
 
-_NOT_FITTED = {"watts_per_core", "grid_intensity", "reject_coverage", "reject_error", "micro_batch_size"}
+_NOT_FITTED = {
+    "watts_per_core",
+    "grid_intensity",
+    "reject_coverage",
+    "reject_error",
+    "micro_batch_size",
+    "auto_batch_size",
+    "num_workers",
+}
 """Keys of training under which the same checkpoint is gone on from."""
 
 
@@ -43,9 +51,7 @@ def train_model(
 
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
-    fitted = training.model_dump(exclude=_NOT_FITTED)
-    decided = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
-    key = key_of(*decided, code="imago.training.trainer", libraries=("torch", "timm"))
+    key = checkpoint_key(accepted, model, training, image_size, seed, weights_state)
     workdir = home.place_for("training", key, keep=4)
     folder = Path(tempfile.mkdtemp(prefix="imago-package-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the materializer reads it after this step has ended
@@ -82,3 +88,12 @@ def train_model(
         home.mark_done(workdir, str(get_step_context().pipeline_run.id))
     log_metadata({"classes": list(package.spec.classes)})
     return package
+
+
+def checkpoint_key(
+    accepted: ImageDataset, model: ModelConfig, training: TrainingConfig, image_size: int, seed: int, weights_state: str
+) -> str:
+    """Return the name of the folder whose checkpoint such a training goes on from."""
+    fitted = training.model_dump(exclude=_NOT_FITTED)
+    decided = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
+    return key_of(*decided, code="imago.training.trainer", libraries=("torch", "timm"))

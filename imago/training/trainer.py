@@ -20,7 +20,7 @@ from imago.allocator import kept_memory
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
-from imago.errors import ConfigError, DataRefused, ImagoError
+from imago.errors import ConfigError, DataRefused
 from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.footprint import Spent
 from imago.history import EpochResult
@@ -35,7 +35,7 @@ from imago.training.classifier import (
 )
 from imago.training.datamodule import PictureDataModule
 from imago.training.devices import check_devices
-from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, is_lack_of_memory, state_of
+from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, state_of
 from imago.training.features import Features, features_of, fit_head
 from imago.training.fit import fit, quiet, seeded
 from imago.training.head import head_of
@@ -43,6 +43,7 @@ from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
 from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
+from imago.training.shortage import for_less_memory
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
 
@@ -116,7 +117,11 @@ def train(
                 with seeded(seed):
                     return _train(dataset, model, training, surroundings, cut)
             except (MemoryError, RuntimeError, ProcessRaisedException) as error:
-                training = _for_less_memory(training, error)
+                fixed = has_fixed_size(model.architecture)
+                tried = recipe_for(
+                    training, pretrained=model.weights != "none", image_size=image_size, fixed_size=fixed
+                )
+                training = for_less_memory(training, error, max(tried.sizes, default=0))
                 reporting.note(f"memory does not do: going on with {training.micro_batch_size} pictures at a time")
             gc.collect()
             torch.cuda.empty_cache()  # which does nothing where there is no GPU
@@ -281,19 +286,6 @@ def _warm_up(network: nn.Module, head: nn.Linear, train: Features, val: Features
         losses = [functional.cross_entropy(fitted(features), labels).item() for features, labels in (train, val)]
         accuracy = (fitted(val[0]).argmax(1) == val[1]).float().mean().item()
     best.offer(EpochResult(0, losses[0], losses[1], accuracy, time.monotonic() - started), network)
-
-
-def _for_less_memory(training: TrainingConfig, error: Exception) -> TrainingConfig:
-    """Return the same training with half the batch. Raises what is no lack of memory, and ImagoError unless asked."""
-    if not is_lack_of_memory(error):
-        raise error
-    now = at_once(training)
-    if training.auto_batch_size and now > 1:
-        return training.model_copy(update={"micro_batch_size": now // 2})
-    raise ImagoError(
-        f"Memory does not do for {now} pictures at a time: set training.micro_batch_size={max(1, now // 2)}, or "
-        "training.auto_batch_size=true, or take --config small_memory."
-    ) from error
 
 
 def _validate(network: nn.Module, data: PictureDataModule) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -1,0 +1,27 @@
+"""What to do where memory was too small for a training."""
+
+from imago.config import TrainingConfig
+from imago.errors import ImagoError
+from imago.training.epochs import is_lack_of_memory
+from imago.training.recipe import at_once
+
+
+def for_less_memory(training: TrainingConfig, error: Exception, side: int) -> TrainingConfig:
+    """Return the same training with half as many pictures at a time as it took of this side in pixels.
+
+    Raises what is no lack of memory, and ImagoError unless `auto_batch_size` asks for it, or where one was too many.
+    """
+    if not is_lack_of_memory(error):
+        raise error
+    now = at_once(training, side)
+    if now == 1:
+        less = "" if training.checkpoint_gradients else ", or training.checkpoint_gradients=true"
+        raise ImagoError(
+            f"Memory does not do for one picture at a time: set a smaller data.image_size{less}."
+        ) from error
+    if training.auto_batch_size:
+        return training.model_copy(update={"micro_batch_size": now // 2})
+    raise ImagoError(
+        f"Memory does not do for {now} pictures at a time: set training.micro_batch_size={now // 2}, or "
+        "training.auto_batch_size=true, or take --config small_memory."
+    ) from error
