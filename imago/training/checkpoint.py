@@ -1,16 +1,21 @@
 """Reads weights from a file or folder: tensors only, never code."""
 
+import argparse
 import hashlib
 import json
 import struct
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core import multiarray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.serialization import safe_globals
 
 from imago.errors import ConfigError, did_you_mean
 
@@ -20,6 +25,15 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 UNREADABLE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError, struct.error)
 _FOLDER_FILES = (*HUB_FILES, "weights.safetensors")
 _CONTAINERS = ("state_dict_ema", "state_dict", "model_ema", "model")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")  # of several devices, of torch.compile, of Lightning
+_NUMBERS = [type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float16", "float32", "float64")]
+_PLAIN: list[Any] = [
+    argparse.Namespace,  # timm's train.py keeps its options, others a figure of numpy's
+    multiarray.scalar,
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *_NUMBERS,
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,17 @@ def read_checkpoint(weights: str) -> Checkpoint:
     return Checkpoint(path, _read_state(file), _read_description(path))
 
 
+def unwrapped(state: State, known: Container[str]) -> State:
+    """Return the weights by the names that a network knows, without those of what it was wrapped in to be trained."""
+    return {name if name in known else _bare(name): value for name, value in state.items()}
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_WRAPPERS):
+        name = name.split(".", 1)[1]
+    return name
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     """Return what timm's `config.json`, or a model package's `spec.json`, says of the weights beside it."""
     file = next((folder / name for name in ("config.json", "spec.json") if (folder / name).is_file()), None)
@@ -79,19 +104,21 @@ def _weights_path(weights: str) -> Path:
 
 def _read_state(path: Path) -> State:
     try:
-        raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with safe_globals(_PLAIN):
+            raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except UNREADABLE as error:
         raise ConfigError(f"model.weights: {path} is not a readable checkpoint: {_first_line(error)}") from error
     except UnpicklingError as error:
         raise ConfigError(
-            f"model.weights: {path} is not a checkpoint of plain tensors, so it is not opened."
+            f"model.weights: {path} is not a checkpoint of plain tensors, so it is not opened: save "
+            "model.state_dict() as safetensors where it comes from."
         ) from error
     for name in _CONTAINERS:
         if isinstance(raw, dict) and isinstance(raw.get(name), dict):
             raw = raw[name]
     if not isinstance(raw, dict) or not raw or not all(isinstance(value, torch.Tensor) for value in raw.values()):
         raise ConfigError(f"model.weights: {path} holds no named tensors.")
-    return {str(name).removeprefix("module."): value for name, value in raw.items()}
+    return {str(name): value for name, value in raw.items()}
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, did_you_mean
 from imago.training import hub
-from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, weights_state
+from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, unwrapped, weights_state
 from imago.training.head import head_keys
 from imago.training.misfits import misfits, missed, not_finite, overheard
 
@@ -177,7 +177,8 @@ def _from_checkpoint(architecture: str, checkpoint: Checkpoint, num_classes: int
             f"'{architecture}': change one of the two."
         )
     model = _random(architecture, num_classes, image_size)
-    wanted, given = model.state_dict(), checkpoint.state
+    wanted = model.state_dict()
+    given = unwrapped(checkpoint.state, wanted)
     skipped = head_keys(model)
     if misfits(given, wanted, skipped):
         given = _filtered(architecture, given, model)

@@ -1,8 +1,10 @@
 """A classifier begins with the weights that were asked for, or says why it cannot."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -96,15 +98,29 @@ def test_a_random_start_has_no_licence_though_timm_names_one_for_the_hub() -> No
     assert license_of(create_classifier(ARCHITECTURE, "none", 3, SIZE), "none") == "there are none"
 
 
-def test_a_torch_checkpoint_of_plain_tensors_is_read(tmp_path: Path, learned: dict[str, torch.Tensor]) -> None:
-    parallel = {f"module.{name}": value for name, value in learned.items()}
-    torch.save({"epoch": 3, "state_dict": parallel}, tmp_path / "last.pth")
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_a_torch_checkpoint_is_read_whatever_wrapped_the_network(
+    tmp_path: Path, learned: dict[str, torch.Tensor], prefix: str
+) -> None:
+    wrapped = {f"{prefix}{name}": value for name, value in learned.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "last.pth")
     assert _has_backbone(create_classifier(ARCHITECTURE, str(tmp_path / "last.pth"), 3, SIZE), learned)
+
+
+@pytest.mark.parametrize("metric", [71.5, np.float64(71.5), np.float32(71.5), np.int64(71)])
+def test_what_timm_s_own_training_keeps_is_read(
+    tmp_path: Path, learned: dict[str, torch.Tensor], metric: float
+) -> None:
+    kept = {"epoch": 3, "arch": ARCHITECTURE, "args": Namespace(lr=0.1, opt="sgd"), "metric": metric}
+    torch.save({**kept, "state_dict": learned}, tmp_path / "last.pth.tar")
+    assert _has_backbone(create_classifier(ARCHITECTURE, str(tmp_path / "last.pth.tar"), 3, SIZE), learned)
 
 
 def test_a_checkpoint_that_would_run_code_is_not_opened(tmp_path: Path) -> None:
     torch.save({"model": nn.Linear(2, 2)}, tmp_path / "whole.pt")
-    with pytest.raises(ConfigError, match=r"whole\.pt is not a checkpoint of plain tensors"):
+    with pytest.raises(
+        ConfigError, match=r"whole\.pt is not a checkpoint of plain tensors.*state_dict\(\) as safetensors"
+    ):
         create_classifier(ARCHITECTURE, str(tmp_path / "whole.pt"), 3, SIZE)
 
 
