@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
+from imago.progress import Reporter
 from imago.training.activation import keep_less
 from imago.training.datamodule import Batch, of_all
 from imago.training.head import head_keys
@@ -162,6 +163,22 @@ class ClassifierModule(LightningModule):
                 rate = self.recipe.head_learning_rate if of_head else self.recipe.learning_rate * group["lr_scale"]
                 if members:
                     yield {"params": members, "lr": rate, "weight_decay": group["weight_decay"]}
+
+
+def without_checkpoints(training: TrainingConfig, model: nn.Module, reporting: Reporter) -> TrainingConfig:
+    """Return the training as this network can take it: some of timm's keep all activations, and a note says so."""
+    if not training.checkpoint_gradients:
+        return training
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AssertionError, AttributeError):
+        reporting.note(
+            "training.checkpoint_gradients is left out, for timm has none for this network: where memory does not do, "
+            "lower training.micro_batch_size"
+        )
+        return training.model_copy(update={"checkpoint_gradients": False})
+    model.set_grad_checkpointing(False)  # type: ignore[operator]
+    return training
 
 
 def _mixup(training: TrainingConfig, classes: int) -> Mixup | None:

@@ -41,7 +41,7 @@ from imago.training.fit import fit, quiet, seeded
 from imago.training.head import head_of
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
-from imago.training.module import ClassifierModule
+from imago.training.module import ClassifierModule, without_checkpoints
 from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
 from imago.training.shortage import for_less_memory
 
@@ -166,6 +166,7 @@ def _train(
     classes, image_size, reporting = dataset.split("train").classes, given.image_size, given.reporting
     checkpoint, pretrained = given.workdir / CHECKPOINT, model.weights != "none"
     network = create_classifier(model.architecture, model.weights, len(classes), image_size)
+    training = without_checkpoints(training, network, reporting)
     fixed = has_fixed_size(model.architecture)
     recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
     recipe = _fitting(recipe, network, model.architecture, image_size, training, reporting)

@@ -294,6 +294,22 @@ def test_every_ingredient_is_repeatable_and_changes_the_weights(tmp_path: Path, 
     assert not _same(first, plain)  # activations computed twice are counted twice by batch norm's statistics
 
 
+@pytest.mark.parametrize(("architecture", "left_out"), [("dla46x_c", True), (ARCHITECTURE, False)])
+def test_gradients_are_not_checkpointed_where_timm_cannot(tmp_path: Path, architecture: str, left_out: bool) -> None:
+    reporter = Silence()
+    trained = train(
+        MOTHS,
+        ModelConfig(architecture=architecture, weights="none"),
+        TrainingConfig(epochs=1, batch_size=8, checkpoint_gradients=True),
+        image_size=SIZE,
+        seed=0,
+        workdir=tmp_path,
+        reporter=reporter,
+    )
+    assert len(trained.history) == 1
+    assert ("training.checkpoint_gradients is left out" in reporter.stream.getvalue()) == left_out
+
+
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"balance": "loss"}, {"mixup": 0.4}])
 def test_a_step_is_the_same_in_parts_as_at_once(tmp_path: Path, learned: str, options: dict[str, object]) -> None:
     moths = small_moths(train=9)  # 18 pictures: one batch of 10, and 8 left over
