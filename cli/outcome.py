@@ -155,6 +155,7 @@ def _sweep(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "trials": [trial.model_dump() for trial in result.trials],
         "best": result.best.values,
         "importance": result.importance,
+        "note": result.note,
         "metrics": {"val_accuracy": result.best.val_accuracy},
         "reports": {"configuration": _write("best.yaml", result.configuration), **_searched(result, run, config)},
     }

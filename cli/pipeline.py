@@ -65,7 +65,7 @@ def _run(
     state = source_state(config.data.source) if pipeline != "monitoring" else ""
     outside = source_state(config.evaluation.outside) if pipeline == "training" else ""
     if pipeline == "sweep":
-        from imago.training.sweep import check_space
+        from imago.training.space import check_space
 
         check_space(config)
     weights = _check_training(config, dry_run) if pipeline in {"training", "sweep"} else ""

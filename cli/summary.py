@@ -114,6 +114,8 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     if outcome.get("importance"):
         shares = ", ".join(f"{key} {share:.0%}" for key, share in outcome["importance"].items())
         rows.append(("what it depended on", shares))
+    if outcome.get("note"):
+        rows.append(("note", outcome["note"]))
     for name, value in outcome.get("metrics", {}).items():
         rows.append((name.replace("_", " "), f"{value:.4g}"))
     if outcome["pipeline"] == "monitoring":

@@ -3,24 +3,27 @@
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-from imago.config import Config, build_config, known_keys
+from imago.config import Config
 from imago.data.dataset import ImageDataset
-from imago.errors import ConfigError, DataRefused, ImagoError, did_you_mean
+from imago.errors import DataRefused, ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import create_classifier, try_out
+from imago.training.epochs import is_lack_of_memory
 from imago.training.fit import quiet
 from imago.training.meter import cpu_seconds
 from imago.training.recipe import check_epochs
+from imago.training.space import apply, check_space, draw
 from imago.training.trainer import train
 
 _STATES = {
@@ -28,8 +31,7 @@ _STATES = {
     "pruned": optuna.trial.TrialState.PRUNED,
     "failed": optuna.trial.TrialState.FAIL,
 }
-_TELLING = 5  # trials
-_RULES = ("choices", "low", "high", "log", "step")
+_TELLING = 5  # trials that were trained to their end; before these none is given up
 
 
 class Trial(BaseModel):
@@ -43,13 +45,14 @@ class Trial(BaseModel):
     val_loss: float | None
     state: Literal["complete", "pruned", "failed"] = "complete"
     reason: str | None = None
+    val_accuracies: dict[int, float] = Field(default_factory=dict)  # by epoch
 
 
 class SweepResult(BaseModel):
     """Every trial, the best of them, and the configuration to train with its values: YAML for `--config`.
 
     `importance` says how much each key has to do with doing well (PED-ANOVA, Watanabe et al. 2023), where the trials
-    are enough to tell.
+    are enough to tell; where they are not, `note` says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +60,7 @@ class SweepResult(BaseModel):
     trials: tuple[Trial, ...]
     best: Trial
     importance: dict[str, float] = Field(default_factory=dict)
+    note: str | None = None
     configuration: str
 
 
@@ -72,8 +76,8 @@ def sweep(
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
     What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
-    `on_trial` is told of those before, too. Values that cannot be trained with are a failed trial. The best trial has
-    the highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, or
+    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one. The best trial has the
+    highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, or
     what every trial would stumble over alike, DataRefused where there is nothing to train with, and ImagoError where
     every trial failed; the store then forgets them, so that they are tried again.
     """
@@ -90,11 +94,11 @@ def sweep(
     while len(trials) < config.sweep.trials and spent < limit:
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(trials))  # the same whenever it goes on
         begun = cpu_seconds()
-        draw = study.ask()
-        values = {key: _draw(draw, key, rule) for key, rule in config.sweep.space.items()}
-        trial = _run(len(trials), values, config, dataset, reporter, cache, draw if config.sweep.prune else None)
-        draw.set_user_attr("trial", trial.model_dump())
-        study.tell(draw, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
+        drawn = study.ask()
+        values = {key: draw(drawn, key, rule) for key, rule in config.sweep.space.items()}
+        trial = _run(len(trials), values, config, dataset, reporter, cache, drawn if config.sweep.prune else None)
+        drawn.set_user_attr("trial", trial.model_dump())
+        study.tell(drawn, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
         spent += cpu_seconds() - begun
         study.set_user_attr("cpu_seconds", spent)
         trials.append(trial)
@@ -106,10 +110,12 @@ def sweep(
         raise ImagoError(f"All {len(trials)} trials of the sweep failed, the last because: {trials[-1].reason}")
     best = max(complete, key=lambda trial: (trial.val_accuracy, -(trial.val_loss or 0.0)))
     chosen = apply(config, best.values).model_dump(mode="json", exclude={"sweep"})
+    importance = _importance(study)
     return SweepResult(
         trials=tuple(trials),
         best=best,
-        importance=_importance(study),
+        importance=importance,
+        note=None if importance else _why_no_importance(len(complete)),
         configuration=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True),
     )
 
@@ -120,7 +126,7 @@ def _study(store: Path | None) -> optuna.Study:
     if store is not None:
         store.parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(store)))
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=3)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=_TELLING)
     study = optuna.create_study(
         direction="maximize", pruner=pruner, storage=storage, study_name="sweep", load_if_exists=True
     )
@@ -141,34 +147,13 @@ def _importance(study: optuna.Study) -> dict[str, float]:
     return {key: round(float(share), 3) for key, share in found.items()}
 
 
-def apply(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return the configuration with values put in by dotted key. Raises ConfigError for one that a key cannot take."""
-    raw = config.model_dump(mode="json")
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        section = raw
-        for name in sections:
-            section = section[name]
-        section[last] = value
-    return build_config(raw, where="sweep.space")
-
-
-def check_space(config: Config) -> None:
-    """Raise ConfigError where `sweep.space` is empty, names a key that training does not read, or has a bad rule."""
-    space = config.sweep.space
-    if not space:
-        raise ConfigError(
-            "sweep.space is empty: name a key and its range, say `training.learning_rate: {low: 0.0001, high: 0.01}`."
+def _why_no_importance(complete: int) -> str:
+    if complete < _TELLING:
+        return (
+            f"what the result depended on takes {_TELLING} complete trials to tell, and there are {complete}: raise "
+            "sweep.trials, or set sweep.prune=false"
         )
-    known = [key for key in known_keys() if key.startswith("training.")]
-    for key, rule in space.items():
-        if key not in known:
-            raise ConfigError(f"sweep.space: '{key}' is no key of training.{did_you_mean(key, known)}")
-        _check_rule(key, rule)
-        for value in rule.get("choices", [rule.get("low"), rule.get("high")]):
-            tried = apply(config, {key: value})
-            if key == "training.rand_augment" and tried.training.rand_augment is not None:
-                check_rand_augment(tried.training.rand_augment)
+    return "the trials do not differ enough to tell what the result depended on"
 
 
 def _check_shared(config: Config) -> None:
@@ -184,41 +169,6 @@ def _check_shared(config: Config) -> None:
         try_out(network, model.architecture, training.train_size, "training.train_size")
 
 
-def _check_rule(key: str, rule: Mapping[str, Any]) -> None:
-    for name in rule:
-        if name not in _RULES:
-            raise ConfigError(f"sweep.space: the rule of '{key}' knows no '{name}'.{did_you_mean(name, _RULES)}")
-    if "choices" in rule:
-        if len(rule) > 1 or not isinstance(rule["choices"], list) or not rule["choices"]:
-            raise ConfigError(
-                f"sweep.space: the choices of '{key}' are not a list of values, and nothing else: {rule}."
-            )
-        return
-    low, high = rule.get("low"), rule.get("high")
-    if not _is_number(low) or not _is_number(high) or not low < high or (rule.get("log") and low <= 0):  # type: ignore[operator]
-        raise ConfigError(
-            f"sweep.space: '{key}' needs `low` and `high`, numbers, the first below the second (and above 0 with "
-            f"`log`), or `choices`: it has {dict(rule)}."
-        )
-    try:
-        _draw(optuna.trial.FixedTrial({key: low}), key, rule)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"sweep.space: '{key}' cannot be drawn by {dict(rule)}: {error}") from error
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _draw(trial: optuna.trial.BaseTrial, key: str, rule: Mapping[str, Any]) -> Any:
-    if "choices" in rule:
-        return trial.suggest_categorical(key, rule["choices"])
-    low, high, log, step = rule["low"], rule["high"], bool(rule.get("log")), rule.get("step")
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(key, low, high, step=step or 1, log=log)
-    return trial.suggest_float(key, low, high, step=step, log=log)
-
-
 def _run(
     number: int,
     values: dict[str, Any],
@@ -226,19 +176,22 @@ def _run(
     dataset: ImageDataset,
     reporter: Reporter | None,
     cache: Path | None,
-    draw: optuna.Trial | None,
+    drawn: optuna.Trial | None,
 ) -> Trial:
-    """Train with the values; `draw` is told of every epoch, and may call it off."""
-    best = 0.0
+    """Train with the values; what was `drawn` is told of every epoch, and may call it off."""
+    accuracies: dict[int, float] = {}
 
     def on_epoch(result: EpochResult) -> None:
-        nonlocal best
-        best = max(best, result.val_accuracy)
-        if draw is None:
+        accuracies[result.epoch] = result.val_accuracy
+        if drawn is None:
             return
-        draw.report(best, result.epoch)
-        if draw.should_prune():
+        drawn.report(max(accuracies.values()), result.epoch)
+        if drawn.should_prune():
             raise optuna.TrialPruned
+
+    def trial(val_accuracy: float, val_loss: float | None = None, **ended: Any) -> Trial:
+        found = {"val_accuracy": val_accuracy, "val_loss": val_loss, "val_accuracies": accuracies}
+        return Trial.model_validate({"number": number, "values": values, **found, **ended})
 
     try:
         chosen = apply(config, values)
@@ -256,9 +209,20 @@ def _run(
             )
     except optuna.TrialPruned:
         reason = "it did worse than the median of the trials before"
-        return Trial(number=number, values=values, val_accuracy=best, val_loss=None, state="pruned", reason=reason)
+        return trial(max(accuracies.values()), state="pruned", reason=reason)
     except DataRefused:  # which are the same for every trial
         raise
-    except ImagoError as error:
-        return Trial(number=number, values=values, val_accuracy=0.0, val_loss=None, state="failed", reason=str(error))
-    return Trial(number=number, values=values, val_accuracy=trained.best.val_accuracy, val_loss=trained.best.val_loss)
+    except Exception as error:
+        if is_lack_of_memory(error):
+            raise
+        return trial(0.0, state="failed", reason=_in_one_line(error))
+    return trial(trained.best.val_accuracy, trained.best.val_loss)
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what an error says; of one that another process printed, the last line of its traceback."""
+    if isinstance(error, ImagoError):
+        return str(error)
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    said = lines[-1 if isinstance(error, ProcessRaisedException) else 0].strip()
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -63,6 +63,13 @@ def test_after_a_sweep_the_best_configuration_is_named_where_it_lies(capsys: pyt
     assert "--pipeline training --config '/my reports/best.yaml'" in text
 
 
+def test_a_sweep_that_cannot_tell_what_it_depended_on_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    swept = {**trained(), "pipeline": "sweep", "trials": [], "best": {}, "metrics": {}, "importance": {}}
+    swept["reports"] = {"configuration": "/best.yaml"}
+    assert "raise sweep.trials" in said(capsys, {**swept, "note": "there are 4: raise sweep.trials"})
+    assert "note" not in said(capsys, {**swept, "note": None})
+
+
 def test_what_could_not_be_read_is_not_counted_as_predicted(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = {**trained(), "pipeline": "inference", "count": 123, "failed": 1, "metrics": {}}
     del outcome["data"]

@@ -10,12 +10,14 @@ import pytest
 import timm
 import yaml
 from safetensors.torch import save_file
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imago.config import Config, SyntheticConfig, build_config
 from imago.data.synthetic import synthetic_dataset
 from imago.errors import ConfigError, DataRefused, ImagoError
 from imago.history import EpochResult
-from imago.training.sweep import SweepResult, Trial, apply, check_space, sweep
+from imago.training.space import apply, check_space
+from imago.training.sweep import SweepResult, Trial, sweep
 from tests.unit.training.moths import ARCHITECTURE, Silence
 
 
@@ -40,6 +42,13 @@ def _config(
         ({"training.batch_size": {"choice": [1]}}, "'choices'"),
         ({"training.batch_size": {"low": 1}}, "low.*high"),
         ({"training.learning_rate": {"low": 0.1, "high": 1.0, "log": True, "step": 0.1}}, "cannot be drawn"),
+        ({"training.learning_rate": {"low": "1e-4", "high": "little"}}, "needs `low` and `high`, numbers"),
+        ({"training.learning_rate": {"low": 0.1, "high": "inf"}}, "needs `low` and `high`, numbers"),
+        ({"training.batch_size": {"low": 8.5, "high": 64.0}}, r"'training\.batch_size' is a whole number"),
+        ({"training.batch_size": {"low": 8, "high": 64, "step": 0.5}}, r"'training\.batch_size' is a whole number"),
+        ({"training.augment": {"low": 0, "high": 1}}, r"'training\.augment' takes no numbers: give its `choices`"),
+        ({"training.strategy": {"choices": ["auto", "fsdp"]}}, "'fsdp' are not started by fork"),
+        ({"training.nodes": {"low": 1, "high": 2}}, "on each node"),
         ({"training.rand_augment": {"choices": [None, "rand-m7-n2", "rand-m7-q2"]}}, "'rand-m7-q2' is no policy"),
     ],
 )
@@ -85,19 +94,91 @@ def test_what_was_being_tried_when_it_was_cut_off_is_tried_again(
     assert resumed.trials[0].values == _sweep(config)[0].trials[0].values
 
 
-def test_a_trial_that_does_worse_than_the_others_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    accuracies = iter([0.9, 0.9, 0.9, 0.1])
+def test_a_number_is_drawn_as_its_key_takes_it_however_yaml_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        training.learning_rate: {low: 1e-4, high: 1e-2, log: true}
+        training.batch_size: {low: 8.0, high: 64.0, step: 8.0}
+        training.weight_decay: {low: 0, high: 1}
+    """
+    monkeypatch.setattr("imago.training.sweep.train", _trained([0.5] * 4))
+    values = [trial.values for trial in _sweep(_config(yaml.safe_load(text), trials=4))[0].trials]
+    assert all(1e-4 <= drawn["training.learning_rate"] <= 1e-2 for drawn in values)
+    assert all(type(drawn["training.batch_size"]) is int for drawn in values)
+    assert {drawn["training.batch_size"] % 8 for drawn in values} == {0}
+    assert len({drawn["training.weight_decay"] for drawn in values} - {0.0, 1.0}) == 4
+
+
+def _trained(accuracies: list[float]) -> Callable[..., SimpleNamespace]:
+    """Return what stands in for a training: two epochs of the next accuracy."""
+    left = iter(accuracies)
 
     def trained(*_: object, on_epoch: Callable[[EpochResult], None], **__: object) -> SimpleNamespace:
-        accuracy = next(accuracies)
+        accuracy = next(left)
         for epoch in (1, 2):
             on_epoch(EpochResult(epoch, 1.0, 1.0, accuracy, 0.0))
         return SimpleNamespace(best=EpochResult(2, 1.0, 1.0, accuracy, 0.0))
 
-    monkeypatch.setattr("imago.training.sweep.train", trained)
-    result, _ = _sweep(_config(RATES, trials=4))
-    assert [trial.state for trial in result.trials] == ["complete"] * 3 + ["pruned"]
-    assert "median" in str(result.trials[3].reason)
+    return trained
+
+
+def test_a_trial_that_does_worse_than_the_others_is_given_up_once_they_tell_what_it_depends_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("imago.training.sweep.train", _trained([0.9, 0.8, 0.1, 0.9, 0.7, 0.1]))
+    config = _config(RATES, trials=6)
+    result, _ = _sweep(config, tmp_path / "trials.log")
+    assert [trial.state for trial in result.trials] == ["complete"] * 5 + ["pruned"]
+    assert "median" in str(result.trials[5].reason)
+    assert [trial.val_accuracies for trial in result.trials[4:]] == [{1: 0.7, 2: 0.7}, {1: 0.1}]
+    assert result.importance == {"training.learning_rate": 1.0}
+    assert result.note is None
+    assert _sweep(config, tmp_path / "trials.log")[0] == result
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], "takes 5 complete trials to tell, and there are 4: raise sweep.trials"),
+        ([0.5] * 5, "do not differ enough"),
+    ],
+)
+def test_where_the_trials_do_not_tell_what_it_depends_on_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, accuracies: list[float], said: str
+) -> None:
+    monkeypatch.setattr("imago.training.sweep.train", _trained(accuracies))
+    result, _ = _sweep(_config(RATES, trials=len(accuracies)))
+    assert result.importance == {}
+    assert said in str(result.note)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("division\nby zero"), "ZeroDivisionError: division"),
+        (ProcessRaisedException("Traceback\n\nKeyError: 'gone'\n", 0, 1), "ProcessRaisedException: KeyError: 'gone'"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_whatever_a_value_brings_about_is_a_failed_trial_with_its_reason_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    trained, errors = _trained([0.5, 0.6]), iter([None, error, None])
+
+    def training(*args: object, **options: object) -> SimpleNamespace:
+        if (raised := next(errors)) is not None:
+            raise raised
+        return trained(*args, **options)
+
+    monkeypatch.setattr("imago.training.sweep.train", training)
+    result, _ = _sweep(_config(RATES, trials=3))
+    assert [trial.state for trial in result.trials] == ["complete", "failed", "complete"]
+    assert result.trials[1].reason == said
+
+
+def test_a_lack_of_memory_that_training_does_not_explain_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imago.training.sweep.train", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        _sweep(_config(RATES, trials=2))
 
 
 def test_a_sweep_ends_with_its_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
