@@ -57,7 +57,7 @@ class _Front(click.Group):
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key; repeatable.")
 @click.option("--data", metavar="PATH_OR_URI", help="Where the pictures are; nothing: the embedded synthetic moths.")
 @click.option("--stack", metavar="NAME", help="The ZenML stack to run on.")
-@click.option("--no-cache", is_flag=True, help="Run every step, also those that would be cached.")
+@click.option("--no-cache", is_flag=True, help="Run every step, also those that would be cached; a sweep starts anew.")
 @click.option("--dry-run", is_flag=True, help="Check the configuration and the data's place, say what would run, stop.")
 @click.option("--require-promotion", is_flag=True, help="Exit with 4 where the model was not promoted.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")

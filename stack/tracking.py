@@ -58,11 +58,25 @@ class Tracking:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._log(lambda: mlflow.log_metrics(dict(metrics), step=step))
 
-    def log_child(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    def log_child(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Mapping[int, float]],
+        *,
+        status: str,
+    ) -> None:
+        """Log a whole run below this one; a curve is a metric by step, and the status one of MLflow's."""
+
         def log() -> None:
             with mlflow.start_run(run_name=name, nested=True):
                 mlflow.log_params(dict(params))
                 mlflow.log_metrics(dict(metrics))
+                for metric, curve in curves.items():
+                    for step, value in curve.items():
+                        mlflow.log_metric(metric, value, step=step)
+                mlflow.end_run(status)
 
         self._log(log)
 
