@@ -1,5 +1,7 @@
 """The sweep: a space that cannot be searched is refused before anything is trained; the best is ready to use."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from imago.history import EpochResult
 from imago.training.space import apply, check_space
 from imago.training.sweep import SweepResult, Trial, sweep
 from tests.unit.training.moths import ARCHITECTURE, Silence
+from tests.workspace import ROOT
 
 
 def _config(
@@ -92,6 +95,34 @@ def test_what_was_being_tried_when_it_was_cut_off_is_tried_again(
     resumed, told = _sweep(config, tmp_path / "trials.log")
     assert told == [0, 1]
     assert resumed.trials[0].values == _sweep(config)[0].trials[0].values
+
+
+KILLED = _config(RATES, trials=3, model={"architecture": ARCHITECTURE, "weights": "none"})
+
+
+class Deadly(Silence):
+    """A reporter that kills its process as `kill -9` does, after the first step of the second trial."""
+
+    def advance(self, count: int = 1, loss: float | None = None) -> None:
+        super().advance(count, loss)
+        if [what for what, *_ in self.stretches] == ["epoch 1/1"] * 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_killed(store: str) -> None:
+    """Search until the reporter has its way."""
+    sweep(KILLED, MOTHS, reporter=Deadly(), store=Path(store))
+
+
+def test_a_sweep_that_is_killed_in_the_middle_of_a_trial_goes_on_to_the_same_trials(tmp_path: Path) -> None:
+    store = tmp_path / "trials.log"
+    code = f"import imago.torchvision_compat; from tests.unit.training.test_sweep import *; be_killed({str(store)!r})"
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    reporter = Silence()
+    resumed = sweep(KILLED, MOTHS, reporter=reporter, store=store)
+    assert [what for what, *_ in reporter.stretches] == ["epoch 1/1"] * 2  # the first trial is not trained again
+    assert resumed == _sweep(KILLED)[0]
 
 
 def test_a_number_is_drawn_as_its_key_takes_it_however_yaml_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
