@@ -23,12 +23,20 @@ TIMED = {"latency_ms": 0.0, "memory_bytes": 0.0}
 """What is measured of the machine, not of the model."""
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_metrics_of_one_that_was_not(
+def test_a_run_that_is_interrupted_and_killed_goes_on_and_ends_with_the_metrics_of_one_that_was_not(
     workspace: Workspace, tmp_path: Path
 ) -> None:
+    log = tmp_path / "interrupted.log"
+    run = workspace.start(log, *COMMAND)
+    until(lambda: "epoch 2:" in log.read_text() or run.poll() is not None, 240, log.read_text)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) == 130, log.read_text()
+    assert "error: Interrupted." in log.read_text().splitlines()[-1]
+    assert "the same command goes on after the last step or epoch done" in log.read_text().splitlines()[-1]
+    assert "epoch 12:" not in log.read_text()
     log = tmp_path / "killed.log"
     run = workspace.start(log, *COMMAND)
-    until(lambda: "epoch 3:" in log.read_text() or run.poll() is not None, 240, log.read_text)
+    until(lambda: "going on after epoch" in log.read_text() or run.poll() is not None, 240, log.read_text)
     workspace.kill()
     assert run.wait(10) == -signal.SIGKILL
     assert "epoch 12:" not in log.read_text()
