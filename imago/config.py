@@ -104,7 +104,7 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=6, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=16, ge=1)  # pictures
-    micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: 16 on a CPU, all on a GPU
+    micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: up to 16 on a CPU, all on a GPU
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
     head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate if given, else what suits
