@@ -39,7 +39,7 @@ def promote_model(
             champion_report = evaluate(champion.package(), accepted, evaluation, seed, figures_only=True)
             learned = champion.learned()
     if champion is not None and champion.package().fingerprint == model.fingerprint:
-        decision = already_champion(report, champion.number)
+        decision = already_champion(report, champion.number, gate)
     else:
         number = str(challenger.version)
         decision = decide(

@@ -1,10 +1,10 @@
 """Whether a challenger may stand for production: only after it was compared with the champion that does."""
 
-import math
 from collections.abc import Collection
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
 import scipy  # loads its parts when they are used
 from pydantic import Field
 
@@ -59,12 +59,12 @@ def decide(
 ) -> GateDecision:
     """Decide whether the challenger replaces the champion, which must have been evaluated on the same test pictures.
 
-    The challenger must be good in itself (`min_accuracy`, `max_calibration_error`; where they are set,
-    `min_class_recall`, `max_latency_ms`, `max_model_bytes`), and then be right more often; as often with the lower log
-    loss; or less often by no more than `max_accuracy_drop`, unless that is surely worse (`significance`). A challenger
-    of more classes must not be surely worse on those that the champion knows. Pictures that the champion `learned`
-    from, by their SHA-256, are not compared. A champion that it cannot be compared with stays, or goes where
-    `incomparable` is `floor`.
+    The challenger must be good in itself (`min_accuracy` and, unless that is 0, better than always naming one class;
+    `max_calibration_error`; where they are set, `min_class_recall`, `max_latency_ms`, `max_model_bytes`), and then be
+    right more often; as often with the lower log loss; or less often by no more than `max_accuracy_drop`, unless that
+    is surely worse (`significance`). A challenger of more classes must not be surely worse on those that the champion
+    knows. Pictures that the champion `learned` from, by their SHA-256, are not compared. A champion that it cannot be
+    compared with stays, or goes where `incomparable` is `floor`.
     """
     flaw = _flaw(challenger, config) or (_other_pictures(challenger, champion) if champion else None)
     unlike = _incomparable(challenger, champion, learned) if champion and not flaw else None
@@ -90,11 +90,14 @@ def decide(
     )
 
 
-def already_champion(report: EvaluationReport, version: str) -> GateDecision:
-    """Say that the model stands for production already: there is nothing to compare."""
+def already_champion(report: EvaluationReport, version: str, config: GateConfig) -> GateDecision:
+    """Say that the model stands for production already, where nothing is left to compare, and which limit it misses."""
+    reason = f"It is version {version}, which is in production already: {_right(report)}."
+    if flaw := _flaw(report, config):
+        reason += f" By the limits of this run it would not have been promoted. {flaw}"
     return GateDecision(
         promoted=True,
-        reason=f"It is version {version}, which is in production already: {_right(report)}.",
+        reason=reason,
         challenger_accuracy=report.metrics.accuracy,
         champion_version=version,
         challenger_version=version,
@@ -139,6 +142,8 @@ def _flaw(challenger: EvaluationReport, config: GateConfig) -> str | None:
     metrics = challenger.metrics
     if metrics.accuracy < config.min_accuracy:
         return f"Not good enough: {_right(challenger)}, at least {config.min_accuracy:.1%} asked (gate.min_accuracy)."
+    if config.min_accuracy and metrics.accuracy <= metrics.chance < 1:
+        return f"No better than always naming the commonest class ({metrics.chance:.1%}): {_right(challenger)}."
     if metrics.expected_calibration_error > config.max_calibration_error:
         span = metrics.expected_calibration_error_interval
         around = f" (the true error: {span.low:.3f}–{span.high:.3f})" if span else ""
@@ -297,10 +302,10 @@ class _Answer(NamedTuple):
 
 def _answers(report: EvaluationReport) -> list[_Answer]:
     """Return the answers in the order of the pictures' bytes."""
+    table = report.predictions
+    digests, labels, right = (table.column(name).to_pylist() for name in ("sha256", "label", "correct"))
     column = {label: index for index, label in enumerate(report.metrics.classes)}
-    names = ("sha256", "label", "correct", "probabilities")
-    rows = zip(*(report.predictions.column(name).to_pylist() for name in names), strict=True)
-    return sorted(
-        _Answer(digest, label, right, -math.log(max(probabilities[column[label]], LEAST_PROBABILITY)))
-        for digest, label, right, probabilities in rows
-    )
+    flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
+    shown = flat.reshape(len(labels), -1)[np.arange(len(labels)), [column[label] for label in labels]]
+    losses = -np.log(np.maximum(shown, LEAST_PROBABILITY, dtype=np.float64))
+    return sorted(map(_Answer, digests, labels, right, losses.tolist()))

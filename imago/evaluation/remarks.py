@@ -101,12 +101,14 @@ def weak_classes(findings: Findings) -> frozenset[str]:
 
 def remarks(findings: Findings) -> list[Remark]:
     """Return what is to be known, bad news first."""
-    found = [
-        _on_confidence(findings.metrics),
+    metrics = findings.metrics
+    found = [_on_confidence(metrics), *_on_robustness(findings)]
+    if metrics.accuracy <= metrics.chance < 1:  # what says one thing of all pictures is modest, and bears worse ones
+        found = [_on_chance(metrics), *(remark for remark in found if not remark.good)]
+    found += [
         *_on_training(findings.validation),
         *_on_classes(findings),
         *_on_slices(findings),
-        *_on_robustness(findings),
     ]
     if findings.rejected:
         share = findings.rejected / findings.metrics.pictures
@@ -115,6 +117,11 @@ def remarks(findings: Findings) -> list[Remark]:
     if findings.rejection and findings.rejection.strangers:
         found.append(_on_strangers(findings.rejection.strangers))
     return sorted(found, key=lambda remark: remark.good)
+
+
+def _on_chance(metrics: Metrics) -> Remark:
+    text = f"It is no better than always naming the commonest class, which would reach {percent(metrics.chance)}."
+    return Remark(False, text)
 
 
 def _on_strangers(strangers: Strangers) -> Remark:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imago.config import GateConfig
-from imago.evaluation.gate import compare, decide
+from imago.evaluation.gate import already_champion, compare, decide
 from imago.evaluation.metrics import Interval, compute_metrics
 from imago.evaluation.report import EvaluationReport
 from tests.unit.evaluation.reports import report_of, rights
@@ -22,6 +22,24 @@ def test_the_first_is_not_promoted_below_the_floor() -> None:
     assert not decision.promoted
     assert "40.0%" in decision.reason
     assert "gate.min_accuracy" in decision.reason
+
+
+def test_what_always_names_the_commonest_class_is_not_promoted_unless_anything_is() -> None:
+    constant = report_of([row % 2 == 0 for row in range(52)], order=[row for row in range(52) if row % 4 != 1])
+    assert constant.metrics.accuracy == constant.metrics.chance == pytest.approx(2 / 3)
+    decision = decide(constant, None, GATE)
+    assert not decision.promoted
+    assert decision.reason.startswith("No better than always naming the commonest class (66.7%): the challenger names")
+    assert decide(constant, None, GateConfig(min_accuracy=0)).promoted
+    assert decide(report_of([True] * 8, order=[0, 2, 4, 6]), None, GATE).promoted  # only one class is shown
+
+
+def test_what_is_in_production_already_says_which_limit_of_now_it_misses() -> None:
+    report = report_of(rights(45, 50))
+    assert already_champion(report, "3", GATE).reason.endswith("(95%: 78.6%–95.7%).")
+    stricter = already_champion(report, "3", GateConfig(min_accuracy=0.95))
+    assert stricter.promoted
+    assert "By the limits of this run it would not have been promoted. Not good enough:" in stricter.reason
 
 
 def test_confidence_that_cannot_be_believed_is_not_promoted() -> None:
@@ -192,7 +210,7 @@ def test_a_class_left_behind_keeps_the_model_out_and_is_named() -> None:
 
 
 def test_a_class_of_two_pictures_does_not_decide_by_chance() -> None:
-    limited = GateConfig(min_class_recall=0.5)
+    limited = GateConfig(min_accuracy=0, min_class_recall=0.5)
     assert decide(by_class((30, 30), (0, 2)), None, limited).promoted
     assert decide(by_class((30, 30), (0, 5)), None, limited).promoted
     assert not decide(by_class((30, 30), (0, 6)), None, limited).promoted

@@ -31,6 +31,13 @@ def test_a_large_count_is_said_as_a_person_would(count: int, text: str) -> None:
     assert magnitude(count) == text
 
 
+def test_a_model_that_says_one_thing_of_all_pictures_gets_no_praise_for_what_that_brings() -> None:
+    first, *others = remarks(report_of([row % 2 == 0 for row in range(50)], confidence=0.5))
+    assert first.text == "It is no better than always naming the commonest class, which would reach 50%."
+    assert not first.good
+    assert not any("confidence" in one.text or "bears" in one.text for one in others)
+
+
 def test_a_model_that_claims_too_much_is_called_too_sure() -> None:
     (bad, *_) = remarks(report_of(rights(30, 50), confidence=0.95))
     assert not bad.good
