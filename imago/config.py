@@ -33,7 +33,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     """A section of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -104,7 +104,7 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=6, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=16, ge=1)  # pictures
-    micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: up to 16 on a CPU, all on a GPU
+    micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: all on a GPU, else up to 16
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
     learning_rate: float | None = Field(default=None, gt=0)  # None: what suits the weights
     head_learning_rate: float | None = Field(default=None, gt=0)  # None: learning_rate if given, else what suits
@@ -164,7 +164,7 @@ class GateConfig(Section):
     max_model_bytes: int | None = Field(default=None, ge=1)  # of the ONNX graph with its weights; None: no limit
     significance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05  # of exact tests: McNemar's, all classes' recalls
     surely_better: bool = False  # true: a lead over the champion that may be chance does not do
-    incomparable: Literal["floor", "refuse"] = "floor"  # where the champion knows classes that the challenger does not
+    incomparable: Literal["floor", "refuse"] = "floor"  # of a champion with other classes, or that learned all of test
 
 
 class DeployConfig(Section):
