@@ -57,17 +57,26 @@ def overheard() -> Iterator[list[tuple[Any, bool]]]:
 
 
 def missed(heard: list[tuple[Any, bool]], skipped: set[str]) -> list[str]:
-    """Say of what was heard which names, but the `skipped`, are missing or not known to the network."""
-    found = []
+    """Say of what was heard which names, but the `skipped`, are missing or not known to the network.
+
+    Where timm does not mean to take all, as of weights that were never taught to classify, all of the head may miss.
+    """
+    heads, found = _heads(skipped), []
     for names, strict in heard:
-        found += [f"no {name}" for name in names.missing_keys if _counts(name, skipped)]
+        missing = [name for name in names.missing_keys if _counts(name, skipped)]
+        found += [f"no {name}" for name in missing if strict or name.split(".")[0] not in heads]
         found += _unknown(names.unexpected_keys, skipped) if strict else []
     return found
 
 
 def _unknown(names: list[str], skipped: set[str]) -> list[str]:
-    heads = {key.split(".")[0] for key in skipped}
+    heads = _heads(skipped)
     return [f"{name} is not in it" for name in names if name not in skipped and name.split(".")[0] not in heads]
+
+
+def _heads(skipped: set[str]) -> set[str]:
+    """Return the parts of the network that the heads' weights lie in."""
+    return {key.split(".")[0] for key in skipped}
 
 
 def _counts(name: str, skipped: set[str]) -> bool:

@@ -9,7 +9,7 @@ import optuna
 from imago.config import Config, TrainingConfig, build_config, known_keys
 from imago.errors import ConfigError, did_you_mean
 from imago.training.augment import check_rand_augment
-from imago.training.devices import check_devices, check_one_node
+from imago.training.devices import check_one_node, options_of
 
 _RULES = ("choices", "low", "high", "log", "step")
 _SECTION = "training."
@@ -40,7 +40,7 @@ def check_space(config: Config) -> None:
             raise ConfigError(f"sweep.space: '{key}' is no key of training.{did_you_mean(key, known)}")
         for value in _outermost(key, rule):
             tried = apply(config, {key: value}).training
-            check_devices(tried)
+            options_of(tried)
             check_one_node(tried)
             if key == "training.rand_augment" and tried.rand_augment is not None:
                 check_rand_augment(tried.rand_augment)

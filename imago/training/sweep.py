@@ -1,5 +1,6 @@
 """Searches the configured space for the hyperparameters that do best on the validation pictures."""
 
+import logging
 import math
 import tempfile
 import warnings
@@ -25,6 +26,8 @@ from imago.training.meter import cpu_seconds
 from imago.training.recipe import check_epochs
 from imago.training.space import apply, check_space, draw
 from imago.training.trainer import train
+
+logger = logging.getLogger("imago.sweep")
 
 _STATES = {
     "complete": optuna.trial.TrialState.COMPLETE,
@@ -76,7 +79,8 @@ def sweep(
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
     What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
-    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one. The best trial has the
+    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for
+    a lack of memory or disk. The best trial has the
     highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, or
     what every trial would stumble over alike, DataRefused where there is nothing to train with, and ImagoError where
     every trial failed; the store then forgets them, so that they are tried again.
@@ -98,7 +102,7 @@ def sweep(
         values = {key: draw(drawn, key, rule) for key, rule in config.sweep.space.items()}
         trial = _run(len(trials), values, config, dataset, reporter, cache, drawn if config.sweep.prune else None)
         drawn.set_user_attr("trial", trial.model_dump())
-        study.tell(drawn, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
+        _tell(study, drawn.number, trial)
         spent += cpu_seconds() - begun
         study.set_user_attr("cpu_seconds", spent)
         trials.append(trial)
@@ -131,10 +135,17 @@ def _study(store: Path | None) -> optuna.Study:
         direction="maximize", pruner=pruner, storage=storage, study_name="sweep", load_if_exists=True
     )
     for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        if kept := cut_off.user_attrs.get("trial"):  # it was over, and this alone had not been said
+            _tell(study, cut_off.number, Trial.model_validate(kept))
+            continue
         study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
         if cut_off.params:
             study.enqueue_trial(cut_off.params)
     return study
+
+
+def _tell(study: optuna.Study, number: int, trial: Trial) -> None:
+    study.tell(number, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
@@ -213,8 +224,9 @@ def _run(
     except DataRefused:  # which are the same for every trial
         raise
     except Exception as error:
-        if is_lack_of_memory(error):
+        if is_lack_of_memory(error) or isinstance(error, OSError):  # which is the machine's, and no fault of the values
             raise
+        logger.debug("trial %d failed", number, exc_info=True)
         return trial(0.0, state="failed", reason=_in_one_line(error))
     return trial(trained.best.val_accuracy, trained.best.val_loss)
 

@@ -200,8 +200,8 @@ def _train(
             _warm_up(network, head, *found, best, started)
     elif pretrained and training.warmup_head:
         reporting.note(
-            f"{model.architecture} ends in more than one linear layer: its head is not fitted on frozen features "
-            "first, so there is no such baseline to do better than, and no list of labels to look at again"
+            f"{model.architecture} does not end in one linear layer with a bias: its head is not fitted on frozen "
+            "features first, so there is no such baseline to do better than, and no list of labels to look at again"
         )
     elif not pretrained:
         _zero_head(network)

@@ -3,6 +3,7 @@
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -14,6 +15,7 @@ from torch import nn
 from imago.errors import ConfigError
 from imago.training import hub
 from imago.training.classifier import check_weights, create_classifier, license_of
+from imago.training.misfits import missed
 from tests.unit.training.hub import Behaviour, served
 from tests.unit.training.moths import ARCHITECTURE, SIZE
 
@@ -178,6 +180,13 @@ def test_weights_that_timm_would_take_without_a_word_are_refused(
 ) -> None:
     state = {name: value for name, value in LEARNED.items() if name != left_out} | added
     assert said in refused(monkeypatch, {f"{PLACE}/model.safetensors": save(state)})
+
+
+def test_where_timm_does_not_take_all_what_ends_in_the_head_may_be_missing() -> None:
+    names = SimpleNamespace(missing_keys=["head.norm.weight", "stem.bias"], unexpected_keys=["mask"])
+    skipped = {"head.fc.weight"}
+    assert missed([(names, False)], skipped) == ["no stem.bias"]
+    assert missed([(names, True)], skipped) == ["no head.norm.weight", "no stem.bias", "mask is not in it"]
 
 
 def test_what_counts_batches_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:

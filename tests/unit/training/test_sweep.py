@@ -212,6 +212,39 @@ def test_a_lack_of_memory_that_training_does_not_explain_ends_the_sweep(monkeypa
         _sweep(_config(RATES, trials=2))
 
 
+def test_a_full_disk_is_no_trial_s_fault_and_the_sweep_goes_on_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, store = _config(RATES, trials=2, model={"architecture": ARCHITECTURE, "weights": "none"}), tmp_path / "log"
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("imago.training.sweep.train", full)
+        with pytest.raises(OSError, match="No space left"):
+            sweep(config, MOTHS, store=store, reporter=Silence())
+    assert [trial.state for trial in sweep(config, MOTHS, store=store, reporter=Silence()).trials] == ["complete"] * 2
+
+
+def test_a_trial_that_was_over_before_the_search_was_told_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, store = _config(RATES, trials=2, model={"architecture": ARCHITECTURE, "weights": "none"}), tmp_path / "log"
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("optuna.study.Study.tell", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(config, MOTHS, store=store, reporter=Silence())
+    reporter = Silence()
+    resumed = sweep(config, MOTHS, store=store, reporter=reporter)
+    assert len(reporter.stretches) == 1  # the second trial's epoch
+    assert resumed == sweep(config, MOTHS, reporter=Silence())
+
+
 def test_a_sweep_ends_with_its_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter(range(0, 10_000, 45))
     monkeypatch.setattr("imago.training.sweep.cpu_seconds", lambda: float(next(spent)))
