@@ -38,6 +38,14 @@ def test_pictures_that_cannot_be_decoded_are_left_out_and_named_once(tmp_path: P
     assert done.stdout.count(told) == 1, done.stdout
 
 
+def test_pictures_of_classes_that_the_model_does_not_know_are_left_out_and_these_named(tmp_path: Path) -> None:
+    make_package(tmp_path / "package", classes=("blue", "red"))
+    write_folder(colour_dataset(test=8), tmp_path / "data")
+    done = judge("--model", str(tmp_path / "package"), "--data", str(tmp_path / "data"), "-k", "blur or class")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("8 of 24 test pictures are left out: the model does not know green.") == 1, done.stdout
+
+
 def test_a_model_without_pictures_is_refused() -> None:
     done = judge("--model", "moths")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

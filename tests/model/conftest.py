@@ -93,9 +93,23 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     package = _named_package(request.config)
     if package is not None:
         test = load_dataset(DataConfig(source=request.config.getoption("--data")), SEED).split("test")
-        return Subject(Runtime(package), _drawn(test))
+        return Subject(Runtime(package), _drawn(_known(test, package.spec.classes)))
     moths = synthetic_dataset(SMALL, SMALL_SIZE, SEED)
     return Subject(Runtime(_small_model(moths, tmp_path_factory.mktemp("model"))), moths.split("test"))
+
+
+def _known(test: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
+    """Leave out pictures of classes that the model does not know, with a warning that names these."""
+    strange = sorted(set(test.labels) - set(classes))
+    if not strange:
+        return test
+    known = test.without([name for name, label in zip(test.ids, test.labels, strict=True) if label in strange])
+    more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+    text = f"{len(test) - len(known)} of {len(test)} test pictures are left out: the model does not know "
+    warnings.warn(pytest.PytestWarning(f"{text}{', '.join(strange[:NAMED])}{more}."), stacklevel=2)
+    if not len(known):
+        pytest.fail("--data: no test picture shows a class that the model knows.", pytrace=False)
+    return known
 
 
 def _drawn(test: ImageDataset) -> ImageDataset:
