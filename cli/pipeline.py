@@ -92,8 +92,8 @@ def _run(
     tracking.upload_waiting()
     if not register.deploys_in_step():
         config = _absolute(config)
-    elif pipeline in {"training", "sweep"} and config.model.weights == "hub":
-        _check_weights(config)  # here, since a container may reach a hub that this machine does not
+    elif pipeline in {"training", "sweep"}:
+        _check_machine(config)
     arguments: dict[str, Any] = {"config": config}
     if pipeline == "training":
         from pipelines.training import training_pipeline as wired
@@ -164,12 +164,12 @@ def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.sources import check_source
     from imago.training.classifier import check_architecture, weights_state
-    from imago.training.devices import check_devices, check_one_node
+    from imago.training.devices import check_one_node, options_of
     from imago.training.recipe import check_epochs
 
     check_architecture(config.model.architecture)
     check_epochs(config.training, config.model.weights)
-    check_devices(config.training)
+    options_of(config.training)
     check_one_node(config.training)
     if config.training.rand_augment is not None:
         from imago.training.augment import check_rand_augment
@@ -180,6 +180,15 @@ def _check_training(config: Config, thoroughly: bool) -> str:
     if thoroughly or config.model.weights not in {"hub", "none"}:
         _check_weights(config)
     return state
+
+
+def _check_machine(config: Config) -> None:
+    """Check what counts only where steps run here: a container may have more devices, and reach another hub."""
+    from imago.training.devices import check_devices
+
+    check_devices(config.training)
+    if config.model.weights == "hub":
+        _check_weights(config)
 
 
 def _check_weights(config: Config) -> None:

@@ -40,10 +40,12 @@ def _next(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     match outcome["pipeline"]:
         case "training" if outcome["model"]["stage"] != "production":
             longer = outcome["training"]["epochs"] * 2
+            random = outcome["model"]["weights"] == "none"
+            pretrained = (f"{run} --pipeline training … --set model.weights=hub", "start from pretrained weights")
             return [
                 (f"{run} data check --data FOLDER", "is it the data?"),
                 (f"{run} --pipeline training … --set training.epochs={longer}", "train for longer"),
-                (f"{run} --pipeline training … --set model.weights=hub", "start from pretrained weights"),
+                *([pretrained] if random else []),
             ]
         case "training" if outcome["endpoint"]:
             stop = f"{run} deployment stop --name {name}"

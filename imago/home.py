@@ -109,7 +109,10 @@ def clear_done(kind: str, run: str) -> None:
 
 
 def _done_by(mark: Path) -> str | None:
-    return mark.read_text(encoding="utf-8") if mark.is_file() else None
+    try:
+        return mark.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _made(variable: str) -> Path:

@@ -1,5 +1,6 @@
 """Finds our own error behind a failed run, also where it was raised in a container and only printed."""
 
+import errno
 from collections.abc import Iterator
 
 from imago.errors import ImagoError, printed_error
@@ -14,6 +15,11 @@ def reason(error: BaseException) -> ImagoError | None:
         text = printed.decode("utf-8", errors="replace") if isinstance(printed, bytes) else str(link)
         if found := printed_error(text):
             return found
+    if any(_is_full(link) for link in _links(error)):
+        return ImagoError(
+            "The disk is full: make room, or set IMAGO_HOME and IMAGO_REPORTS to another one. What was done is kept, "
+            "and the same command goes on after it."
+        )
     return None
 
 
@@ -22,15 +28,23 @@ def interrupted(error: BaseException) -> bool:
 
     MLflow, say, finds its database locked by its own transaction that Ctrl-C left open.
     """
+    return any(isinstance(link, KeyboardInterrupt) for link in _links(error))
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether there was no room, as Python says it and as SQLite does, through whatever stands before it."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error)
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """Give an error, and all that it was raised from or while handling."""
     waiting, seen = [error], set[int]()
     while waiting:
         link = waiting.pop()
-        if isinstance(link, KeyboardInterrupt):
-            return True
         if id(link) not in seen:
             seen.add(id(link))
+            yield link
             waiting += [other for other in (link.__cause__, link.__context__) if other is not None]
-    return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

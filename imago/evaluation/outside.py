@@ -9,7 +9,7 @@ import numpy as np
 from imago.data.dataset import SPLITS
 from imago.data.sources import draw_pictures
 from imago.data.synthetic import SPECIES, moth_file
-from imago.errors import DataRefused
+from imago.errors import DataRefused, ImagoError
 
 MOST = 200
 """Pictures that are looked at."""
@@ -31,7 +31,10 @@ def outside_pictures(source: str | None, classes: Collection[str], *, image_size
     """
     if source is None:
         return _drawn_moths(classes, image_size, seed)
-    images = draw_pictures(source, MOST, seed, without=classes)
+    try:
+        images = draw_pictures(source, MOST, seed, without=classes)
+    except ImagoError as error:
+        raise type(error)(f"evaluation.outside: {error}") from error
     if not images:
         raise DataRefused(f"evaluation.outside: {source} holds no picture of a class that the model does not know.")
     return Outside(images, f"pictures of {source}")

@@ -43,6 +43,9 @@ def test_what_serves_can_be_asked_watched_and_stopped_by_its_name(capsys: pytest
 def test_what_was_not_promoted_is_told_how_to_become_better(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, trained(model={**trained()["model"], "stage": None}, endpoint=None))
     assert "training.epochs=10" in text
+    assert "model.weights=hub" in text
+    learned = {**trained()["model"], "stage": None, "weights": "checkpoint.safetensors"}
+    assert "model.weights=hub" not in said(capsys, trained(model=learned, endpoint=None))
     assert "run.py predict" not in text
     assert "deployment stop" not in text
 

@@ -41,6 +41,15 @@ def test_another_error_is_nobodys():
     assert reason(ValueError("imago is a moth")) is None
 
 
+@pytest.mark.parametrize("cause", [OSError(28, "No space left"), ValueError("(sqlite3) database or disk is full")])
+def test_a_full_disk_is_said_whatever_failed_after_it(cause: Exception) -> None:
+    failed = RuntimeError("MLflow did not end the run")
+    failed.__context__ = cause
+    found = reason(failed)
+    assert isinstance(found, ImagoError)
+    assert str(found).startswith("The disk is full: make room, or set IMAGO_HOME")
+
+
 def test_what_fails_on_the_way_out_of_an_interrupt_is_an_interrupt() -> None:
     def end_run() -> None:
         try:
