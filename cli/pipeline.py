@@ -177,9 +177,21 @@ def _check_training(config: Config, thoroughly: bool) -> str:
         check_rand_augment(config.training.rand_augment)
     state = weights_state(config.model.weights)
     check_source(config.data)
+    if thoroughly:
+        _check_sizes(config)
     if thoroughly or config.model.weights not in {"hub", "none"}:
         _check_weights(config)
     return state
+
+
+def _check_sizes(config: Config) -> None:
+    from imago.training.classifier import create_classifier, try_out
+
+    architecture, size = config.model.architecture, config.data.image_size
+    network = create_classifier(architecture, "none", 2, size)
+    try_out(network, architecture, size)
+    if config.training.train_size is not None:
+        try_out(network, architecture, config.training.train_size, "training.train_size")
 
 
 def _check_machine(config: Config) -> None:

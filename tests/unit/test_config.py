@@ -67,6 +67,12 @@ def test_a_section_with_nothing_in_it_is_as_if_left_out(tmp_path: Path) -> None:
     assert (config.seed, config.data.source) == (3, "moths")
 
 
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_a_number_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"training\.weight_decay"):
+        load_config("training", [f"training.weight_decay={value}"])
+
+
 def test_every_shipped_configuration_is_sound() -> None:
     root = find_config("training").parent
     for file in [*root.glob("*.yaml"), *root.glob("experiments/*.yaml")]:

@@ -17,6 +17,9 @@ from imago.config import Config
 from stack import register
 
 
+VIT = ("--set", "model.architecture=test_vit", "--set", "model.weights=none")
+
+
 def _main(monkeypatch: pytest.MonkeyPatch, run: Any, *options: str) -> int:
     monkeypatch.setattr(cli, "_environment", lambda _: None)
     monkeypatch.setattr(pipeline, "_run", run)
@@ -85,6 +88,8 @@ def _front(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (("--pipeline", "monitoring", "--require-promotion"), "--require-promotion is for the training pipeline"),
         (("--pipeline", "sweep", "--config", "training", "--dry-run"), "sweep.space is empty"),
         (("--pipeline", "training", "--dry-run", "--set", "evaluation.outside=/gone"), "no file or folder '/gone'"),
+        (("--pipeline", "training", "--dry-run", "--set", "data.image_size=97", *VIT), "97×97 pixels (data.image_size)"),
+        (("--pipeline", "training", "--dry-run", "--set", "training.train_size=50", *VIT), "(training.train_size)"),
         (("--pipeline", "training", "--config", "demo", "--data", os.fsdecode(b"caf\xe9")), "is not UTF-8"),
     ],
 )
