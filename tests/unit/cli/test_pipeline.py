@@ -16,7 +16,6 @@ from cli.pipeline import BASE
 from imago.config import Config
 from stack import register
 
-
 VIT = ("--set", "model.architecture=test_vit", "--set", "model.weights=none")
 
 
@@ -88,7 +87,7 @@ def _front(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (("--pipeline", "monitoring", "--require-promotion"), "--require-promotion is for the training pipeline"),
         (("--pipeline", "sweep", "--config", "training", "--dry-run"), "sweep.space is empty"),
         (("--pipeline", "training", "--dry-run", "--set", "evaluation.outside=/gone"), "no file or folder '/gone'"),
-        (("--pipeline", "training", "--dry-run", "--set", "data.image_size=97", *VIT), "97×97 pixels (data.image_size)"),
+        (("--pipeline", "training", "--dry-run", "--set", "data.image_size=97", *VIT), "97×97 pixels (data."),
         (("--pipeline", "training", "--dry-run", "--set", "training.train_size=50", *VIT), "(training.train_size)"),
         (("--pipeline", "training", "--config", "demo", "--data", os.fsdecode(b"caf\xe9")), "is not UTF-8"),
     ],
