@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks import Figure, compare, plain, show
+from benchmarks import Figure, bare, compare, plain, show
 from benchmarks.apart import apart, beside
+from benchmarks.bare import make_step, module_and_data
 from benchmarks.plain import Task
 from imago.allocator import kept_memory
 from imago.config import EvaluationConfig, ModelConfig, TrainingConfig
@@ -32,13 +33,9 @@ from imago.evaluation.evaluate import evaluate
 from imago.home import ROOT
 from imago.progress import Lines
 from imago.serving.export import export_package
-from imago.training.classifier import create_classifier, has_fixed_size, preprocessing_of
-from imago.training.datamodule import Batch, DecodedPictures, PictureDataModule, View, collate
+from imago.training.datamodule import Batch, DecodedPictures, View, collate
 from imago.training.features import compute_features
-from imago.training.layout import measured_memory_format
 from imago.training.mislabelled import find_mislabelled
-from imago.training.module import ClassifierModule
-from imago.training.recipe import at_once, recipe_for
 from imago.training.trainer import TrainedModel, train
 
 SYNTHETIC = Task(None, "mobilenetv3_large_100", "none", 224)
@@ -71,7 +68,7 @@ def input_pipeline(task: Task, steps: int = 24) -> Iterator[Figure]:
     At the first epoch's size, where pictures are trained on fastest.
     """
     training = TrainingConfig()
-    module, data = _module_and_data(task, task.dataset(), training)
+    module, data = module_and_data(task, task.dataset(), training)
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4)
     held = list(islice(data.train_dataloader(), steps))
     count = sum(len(labels) for _, labels in held)
@@ -79,7 +76,7 @@ def input_pipeline(task: Task, steps: int = 24) -> Iterator[Figure]:
     def step(batches: Iterator[Batch]) -> None:
         module.train()
         for batch in batches:
-            _step(module, optimiser, batch, training)
+            make_step(module, optimiser, batch, training)
 
     def load() -> None:
         for _ in islice(data.train_dataloader(), steps):
@@ -103,12 +100,15 @@ def peak_memory(task: Task) -> Iterator[Figure]:
 
 
 def pipeline_overhead(task: Task) -> Iterator[Figure]:
-    """Measure an epoch of `run.py --pipeline training` beside the same steps in a bare loop, and what is fixed."""
+    """Measure an epoch of `run.py --pipeline training` beside the same steps one after the other, and what is fixed.
+
+    What Lightning, ZenML, MLflow and checkpoints cost is the difference.
+    """
     few, many = 1, 4
     with tempfile.TemporaryDirectory() as scratch:
         _pipeline(task, few, Path(scratch))  # which fills the caches of data and features
         ours = [_pipeline(task, epochs, Path(scratch)) for epochs in (few, many)]
-    theirs = [apart(_bare_loop, task, epochs).cpu for epochs in (few, many)]
+        theirs = [apart(bare.pipeline, task, epochs, Path(scratch)).cpu for epochs in (few, many)]
     slopes = [(two - one) / (many - few) for one, two in (ours, theirs)]
     yield beside("training.pipeline_epoch", *slopes, "CPU seconds")
     yield beside("training.pipeline_fixed", ours[0] - few * slopes[0], theirs[0] - few * slopes[1], "CPU seconds")
@@ -141,7 +141,7 @@ def finetuning(task: Task, seeds: tuple[int, ...]) -> Iterator[Figure]:
 def flipped_labels(task: Task) -> Iterator[Figure]:
     """Flip labels, and look for them: the precision where half of them are found, beside that of guessing."""
     dataset = task.dataset()
-    module, data = _module_and_data(task, dataset, TrainingConfig())
+    module, data = module_and_data(task, dataset, TrainingConfig())
     features, labels = compute_features(module.model, data.plain_train_dataloader())
     rng = np.random.default_rng(0)
     rows = rng.choice(len(labels), round(FLIPPED * len(labels)), replace=False)
@@ -192,45 +192,6 @@ def _plain_finetune(task: Task) -> float:
 
 def _plain_epoch(task: Task) -> float:
     return plain.finetune(task, task.dataset(), 1)
-
-
-def _bare_loop(task: Task, epochs: int) -> float:
-    """Take the very steps that the pipeline takes, without Lightning, ZenML, MLflow and checkpoints.
-
-    The layout is measured here, too, for the pipeline's first run has measured it before it is timed.
-    """
-    training = TrainingConfig(epochs=epochs, train_size=task.image_size)
-    module, data = _module_and_data(task, task.dataset(), training)
-    loader = data.train_dataloader()
-    groups = list(module.parameter_groups())
-    optimiser = torch.optim.AdamW(groups)
-    rates = [group["lr"] for group in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, epochs * len(loader), cycle_momentum=False)
-    accuracy = 0.0
-    with kept_memory():
-        for epoch in range(epochs):
-            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-            module.train()
-            for batch in loader:
-                _step(module, optimiser, batch, training)
-                schedule.step()
-            module.eval()
-            with torch.inference_mode():
-                right = [float((module(images).argmax(1) == labels).sum()) for images, labels in data.val_dataloader()]
-            accuracy = sum(right) / len(data.val_labels)
-    return accuracy
-
-
-def _step(module: ClassifierModule, optimiser: torch.optim.Optimizer, batch: Batch, training: TrainingConfig) -> None:
-    """Make a step as `ClassifierModule.training_step` does, by hand."""
-    images, labels = batch
-    parts, smoothing = -(-len(labels) // at_once(training, images.shape[-1])), training.label_smoothing
-    optimiser.zero_grad()
-    for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        loss = torch.nn.functional.cross_entropy(module(some), truth, label_smoothing=smoothing, reduction="sum")
-        (loss / len(labels)).backward()
-    torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
-    optimiser.step()
 
 
 def _pipeline(task: Task, epochs: int, scratch: Path) -> float:
@@ -284,21 +245,6 @@ def _accuracy(trained: TrainedModel, dataset: ImageDataset) -> float:
         for images, truth in DataLoader(view, batch_size=plain.BATCH, collate_fn=collate):
             right += int((trained.model(images).argmax(1) == truth).sum())
     return right / len(part)
-
-
-def _module_and_data(
-    task: Task, dataset: ImageDataset, training: TrainingConfig
-) -> tuple[ClassifierModule, PictureDataModule]:
-    network = create_classifier(task.architecture, task.weights, len(dataset.classes), task.image_size)
-    fixed = has_fixed_size(task.architecture)
-    recipe = recipe_for(training, pretrained=task.weights != "none", image_size=task.image_size, fixed_size=fixed)
-    data = PictureDataModule(
-        dataset, dataset.classes, preprocessing_of(network, task.image_size),
-        batch_size=training.batch_size, at_once=at_once(training), sizes=recipe.sizes, how=recipe.augmentation, seed=0,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        layout = measured_memory_format(network, task.architecture, task.image_size, Path(scratch))
-    return ClassifierModule(network, training, recipe, data.train_labels, layout), data
 
 
 @click.command()
