@@ -68,7 +68,7 @@ def test_what_fails_after_training_costs_no_training(
     with failing(workspace.code / file, line):
         failed = workspace.run(*command)
     assert failed.code == 1
-    assert "No space left" in failed.stderr
+    assert "The disk is full" in failed.stderr
     assert "epoch 12:" in failed.stderr
     another = workspace.run(*COMMAND, "--set", "seed=3", "--set", "training.epochs=1")
     assert another.code == 0, another.stderr
