@@ -1,15 +1,12 @@
 """Who may ask, how often, and how many at once: work is refused before it is begun rather than piled up."""
 
 import asyncio
-import hmac
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
-
-from starlette.datastructures import Headers
 
 from imago.serving.refusal import Refusal
 
@@ -78,18 +75,6 @@ class RateLimit:
             wait = max(1, math.ceil((1 - tokens) / self.rate))
             message = f"Too many requests: {self.rate:g} a second are answered. Ask again in {wait} s."
             raise Refusal(429, "too_many_requests", message, retry_after=wait)
-
-
-def check_key(headers: Headers, key: str | None) -> None:
-    """Compare the key that a request brings (`Authorization: Bearer KEY` or `X-API-Key: KEY`). Raises Refusal."""
-    if key is None:
-        return
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
-    if not given:
-        raise Refusal(401, "no_key", "A key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode("utf-8", "surrogateescape")):
-        raise Refusal(401, "wrong_key", "The key is not the right one.")
 
 
 def _overloaded() -> Refusal:

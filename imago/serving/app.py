@@ -21,7 +21,8 @@ from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import fit_within, occlusion_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
-from imago.serving.admission import Queue, RateLimit, check_key
+from imago.serving.admission import Queue, RateLimit
+from imago.serving.keys import Keys
 from imago.serving.metrics import Metrics
 from imago.serving.openapi import describe
 from imago.serving.refusal import (
@@ -62,6 +63,7 @@ class Application:
         self.model = {"name": runtime.spec.name, "version": self.version}
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
+        self.keys = Keys(settings.keys, fixed=settings.api_key, probe=settings.probe_key)
         self.rate = RateLimit(settings.rate_limit, time.monotonic)
         self.writer = _writer(settings)
         self.lost = 0
@@ -111,13 +113,22 @@ class Application:
         request = Request(scope, receive)
         try:
             if request.url.path not in OPEN_PATHS:
-                check_key(request.headers, self.settings.api_key)
-                self.rate.check(request.client.host if request.client else "")
+                self._let_in(request)
             await self.starlette(scope, receive, send)
         except Refusal as refusal:
             await refusal.response()(scope, receive, send)
         except ClientDisconnect:
             return
+
+    def _let_in(self, request: Request) -> None:
+        """Check the key, then the rate of whose key it is, or of the address. Raises Refusal."""
+        address = f"address {request.client.host}" if request.client else "nobody"
+        try:
+            name = self.keys.name_of(request.headers)
+        except Refusal:
+            self.rate.check(address)  # a key cannot be guessed at any rate
+            raise
+        self.rate.check(name or address)
 
     def _route(self, scope: Scope) -> str:
         for route in self.starlette.routes:

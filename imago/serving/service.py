@@ -6,8 +6,10 @@ Set up by the environment of whoever starts it:
 - `IMAGO_KEEP_DAYS`: after how many days they are forgotten; absent: 90
 - `IMAGO_MODEL_VERSION`: the version that answers name; absent: the Bento's
 - `IMAGO_TOP_K`, `IMAGO_MAX_UPLOAD_BYTES`, `IMAGO_MAX_PIXELS`: how many labels an answer has, and what a picture may be
-- `IMAGO_API_KEY`: the key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none
-- `IMAGO_RATE_LIMIT`: requests a second and client; absent: no limit
+- `IMAGO_API_KEY`: a key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none
+- `IMAGO_KEYS`: the file of the keys with names that they may send as well, looked at once a second; absent: none
+- `IMAGO_PROBE_KEY`: the key of a deployment's own probes, made anew for each; absent: none
+- `IMAGO_RATE_LIMIT`: requests a second and key, or address where no key is asked for, in each worker; absent: no limit
 - `IMAGO_WORKERS`: worker processes under `bentoml serve`; absent: 1
 """
 

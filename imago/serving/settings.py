@@ -22,7 +22,9 @@ class ServingSettings:
     max_pixels: int = 50_000_000  # a picture
     max_pictures: int = 64  # a batch
     api_key: str | None = None
-    rate_limit: float = 0.0  # requests a second and client; 0: no limit
+    keys: Path | None = None  # the file of named keys; None: there are none
+    probe_key: str | None = None  # lets the rollout's probes in where clients are asked for a key
+    rate_limit: float = 0.0  # requests a second and key, or address, in one worker; 0: no limit
     max_waiting: int = 64  # requests under way in one worker
     upload_seconds: float = 30.0
     queue_seconds: float = 15.0
@@ -40,7 +42,7 @@ class ServingSettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":
         """Read `IMAGO_*` variables; one that is empty counts as absent. Raises ConfigError."""
-        predictions = environment.get("IMAGO_PREDICTIONS")
+        predictions, keys = environment.get("IMAGO_PREDICTIONS"), environment.get("IMAGO_KEYS")
         return cls(
             version=environment.get("IMAGO_MODEL_VERSION") or None,
             predictions=Path(predictions) if predictions else None,
@@ -49,6 +51,8 @@ class ServingSettings:
             max_upload_bytes=_whole(environment, "IMAGO_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_pixels=_whole(environment, "IMAGO_MAX_PIXELS", cls.max_pixels),
             api_key=environment.get("IMAGO_API_KEY") or None,
+            keys=Path(keys) if keys else None,
+            probe_key=environment.get("IMAGO_PROBE_KEY") or None,
             rate_limit=_number(environment, "IMAGO_RATE_LIMIT", cls.rate_limit),
         )
 

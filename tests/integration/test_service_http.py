@@ -20,6 +20,7 @@ from PIL import Image
 
 from imago.home import ROOT
 from imago.monitoring.prediction_store import PredictionStore
+from imago.serving import key_file
 from imago.serving.bento import code_digest
 from imago.serving.client import Client
 from imago.serving.package import ModelPackage
@@ -262,3 +263,25 @@ def test_a_key_and_limits_come_from_the_environment(served: Served, tmp_path: Pa
         )
         assert response.status_code == 413
         assert httpx.get(f"{served.url}/metrics").status_code == 200
+
+
+def test_keys_are_given_out_and_revoked_while_it_serves(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    home = served.package.path.parent / "bentoml"
+    with serve(home, TAG, tmp_path, IMAGO_KEYS=str(key_file.path()), IMAGO_WORKERS="2") as (url, pid, _):
+        workers = {worker.pid for worker in psutil.Process(pid).children(recursive=True)}
+
+        def statuses(key: str | None) -> set[int]:
+            headers = {"X-API-Key": key} if key else {}
+            return {httpx.get(f"{url}/info", headers=headers).status_code for _ in range(8)}  # of either worker
+
+        assert statuses(None) == {200}
+        phone, farm = key_file.add("phone")[1], key_file.add("farm")[1]
+        until(lambda: statuses(None) == {401}, 10, "the first key noticed")
+        assert (statuses(phone), statuses(farm)) == ({200}, {200})
+        key_file.revoke("phone")
+        until(lambda: statuses(phone) == {401}, 10, "the revoked key noticed")
+        assert statuses(farm) == {200}
+        assert {worker.pid for worker in psutil.Process(pid).children(recursive=True)} == workers

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
+from imago.serving import key_file
 from imago.serving.app import Application
 from imago.serving.metrics import Metrics
 from imago.serving.package import ModelPackage
@@ -307,6 +308,24 @@ def test_a_client_over_its_rate_is_told_when_to_come_back(open_endpoint: Open) -
     assert (first.status_code, second.status_code) == (200, 429)
     assert second.headers["retry-after"] == "2"
     assert second.json()["error"]["code"] == "too_many_requests"
+
+
+def test_each_key_has_a_rate_of_its_own_wherever_it_comes_from(
+    open_endpoint: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    phone, farm = ({"X-API-Key": key_file.add(name)[1]} for name in ("phone", "farm"))
+    endpoint = open_endpoint(rate_limit=0.001, keys=key_file.path())
+    answers = [endpoint.get("/info", headers=headers).status_code for headers in (phone, phone, farm, farm)]
+    assert answers == [200, 429, 200, 429]
+    assert TestClient(endpoint.app, client=("10.0.0.9", 1)).get("/info", headers=phone).status_code == 429
+
+
+def test_keys_cannot_be_tried_at_any_rate(open_endpoint: Open) -> None:
+    endpoint = open_endpoint(rate_limit=0.001, api_key="open sesame")
+    answers = [endpoint.get("/info", headers={"X-API-Key": str(number)}).status_code for number in range(3)]
+    assert answers == [401, 429, 429]
+    assert endpoint.get("/info", headers={"X-API-Key": "open sesame"}).status_code == 200
 
 
 def test_where_all_places_are_taken_the_next_is_told_to_wait(open_endpoint: Open) -> None:

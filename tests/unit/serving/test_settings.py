@@ -18,12 +18,14 @@ def test_every_variable_is_read() -> None:
             "IMAGO_MAX_UPLOAD_BYTES": "2000",
             "IMAGO_MAX_PIXELS": "1000",
             "IMAGO_API_KEY": "secret",
+            "IMAGO_KEYS": "/somewhere/keys.json",
+            "IMAGO_PROBE_KEY": "probe",
             "IMAGO_RATE_LIMIT": "2.5",
         }
     )
     assert settings == ServingSettings(
         version="12", predictions=Path("/somewhere/predictions.sqlite"), keep_days=30, top_k=3, max_upload_bytes=2000,
-        max_pixels=1000, api_key="secret", rate_limit=2.5,
+        max_pixels=1000, api_key="secret", keys=Path("/somewhere/keys.json"), probe_key="probe", rate_limit=2.5,
     )  # fmt: skip
 
 
