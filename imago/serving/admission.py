@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 from imago.serving.refusal import Refusal
@@ -43,7 +44,8 @@ class Queue:
             await asyncio.wait_for(self._turn.acquire(), self.seconds)
         except TimeoutError as error:
             raise _overloaded() from error
-        future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        context = copy_context()  # the thread's log lines are this request's
+        future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: context.run(work, *args, **kwargs))
         future.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(future)
 

@@ -1,4 +1,4 @@
-"""The endpoint's HTTP application: routes, and the order in which a request is let in, bounded, answered and kept."""
+"""The endpoint's HTTP application: routes, and the order in which a request is bounded, answered and kept."""
 
 import logging
 import re
@@ -13,16 +13,16 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from imago.data import transforms
 from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import fit_within, occlusion_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
-from imago.serving.admission import Queue, RateLimit
-from imago.serving.keys import Keys
+from imago.serving.admission import Queue
+from imago.serving.entrance import Entrance
 from imago.serving.metrics import Metrics
 from imago.serving.openapi import describe
 from imago.serving.refusal import (
@@ -63,11 +63,9 @@ class Application:
         self.model = {"name": runtime.spec.name, "version": self.version}
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
-        self.keys = Keys(settings.keys, fixed=settings.api_key, probe=settings.probe_key)
-        self.rate = RateLimit(settings.rate_limit, time.monotonic)
         self.writer = _writer(settings)
         self.lost = 0
-        self.starlette = Starlette(
+        routes = Starlette(
             routes=[
                 Route("/", self.home),
                 Route("/ui", self.page),
@@ -87,54 +85,11 @@ class Application:
                 Exception: answer_failure,
             },
         )
-        self.starlette.router.redirect_slashes = False
+        routes.router.redirect_slashes = False
+        self.entrance = Entrance(routes, settings, metrics, open_paths=OPEN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.starlette(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 0
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
-            await send(message)
-
-        try:
-            await self._admitted(scope, receive, counted)
-        finally:
-            route = self._route(scope)
-            self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
-
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            if request.url.path not in OPEN_PATHS:
-                self._let_in(request)
-            await self.starlette(scope, receive, send)
-        except Refusal as refusal:
-            await refusal.response()(scope, receive, send)
-        except ClientDisconnect:
-            return
-
-    def _let_in(self, request: Request) -> None:
-        """Check the key, then the rate of whose key it is, or of the address. Raises Refusal."""
-        address = f"address {request.client.host}" if request.client else "nobody"
-        try:
-            name = self.keys.name_of(request.headers)
-        except Refusal:
-            self.rate.check(address)  # a key cannot be guessed at any rate
-            raise
-        self.rate.check(name or address)
-
-    def _route(self, scope: Scope) -> str:
-        for route in self.starlette.routes:
-            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-                return route.path
-        return "none"
+        await self.entrance(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
         with self.queue.place():
@@ -218,7 +173,6 @@ class Application:
     async def page(self, _: Request) -> Response:
         headers = {
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-cache",
         }
         return Response(_page_file("index.html"), media_type="text/html", headers=headers)

@@ -372,4 +372,5 @@ def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_TOP_K": str(config.top_k),
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
+        "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
     }

@@ -1,6 +1,7 @@
 """The real service: a Bento built, served by its exact tag in processes of its own, and asked over HTTP."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -175,7 +176,7 @@ def test_malformed_requests_are_refused(served: Served) -> None:
         httpx.post(f"{served.url}/feedback", content=b"{", headers={"Content-Type": "application/json"}),
     ]
     assert [answer.status_code for answer in answers] == [400, 400, 415, 415, 405, 404, 400]
-    assert all(set(answer.json()["error"]) == {"code", "message"} for answer in answers)
+    assert all(set(answer.json()["error"]) == {"code", "message", "request_id"} for answer in answers)
 
 
 def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Client) -> None:
@@ -239,7 +240,12 @@ def test_metrics_are_of_all_workers(served: Served) -> None:
 
 def test_probes_and_pages_are_there(served: Served) -> None:
     for path in ("/livez", "/readyz", "/ui", "/ui/page.js", "/ui/page.css", "/docs.json", "/info", "/metrics"):
-        assert httpx.get(served.url + path).status_code == 200, path
+        answer = httpx.get(served.url + path, headers={"X-Request-ID": "mine"})
+        assert answer.status_code == 200, path
+        for name, value in {"x-request-id": "mine", "x-content-type-options": "nosniff", "x-frame-options": "DENY",
+                            "referrer-policy": "no-referrer"}.items():  # fmt: skip
+            assert answer.headers.get_list(name) == [value], path
+        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_a_built_version_is_never_replaced_by_another_model(served: Served) -> None:
@@ -270,7 +276,8 @@ def test_keys_are_given_out_and_revoked_while_it_serves(
 ) -> None:
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
     home = served.package.path.parent / "bentoml"
-    with serve(home, TAG, tmp_path, IMAGO_KEYS=str(key_file.path()), IMAGO_WORKERS="2") as (url, pid, _):
+    options = {"IMAGO_KEYS": str(key_file.path()), "IMAGO_WORKERS": "2", "IMAGO_LOG_FORMAT": "json"}
+    with serve(home, TAG, tmp_path, **options) as (url, pid, log):
         workers = {worker.pid for worker in psutil.Process(pid).children(recursive=True)}
 
         def statuses(key: str | None) -> set[int]:
@@ -285,3 +292,7 @@ def test_keys_are_given_out_and_revoked_while_it_serves(
         until(lambda: statuses(phone) == {401}, 10, "the revoked key noticed")
         assert statuses(farm) == {200}
         assert {worker.pid for worker in psutil.Process(pid).children(recursive=True)} == workers
+        httpx.get(f"{url}/info", headers={"X-API-Key": farm, "X-Request-ID": "the-last"})
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        (last,) = [line for line in lines if line["request_id"] == "the-last"]
+        assert (last["path"], last["status"], last["client"]) == ("/info", 200, "key farm")
