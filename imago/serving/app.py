@@ -4,6 +4,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,14 @@ class Application:
         self.model = {"name": runtime.spec.name, "version": self.version}
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
+        self.queue_length = metrics.queue("predict")
         self.writer = _writer(settings)
+        metrics.tell_model(
+            name=runtime.spec.name,
+            version=self.version,
+            architecture=runtime.spec.architecture,
+            fingerprint=runtime.package.fingerprint,
+        )
         self.lost = 0
         routes = Starlette(
             routes=[
@@ -92,22 +101,24 @@ class Application:
         await self.entrance(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        with self.queue.place():
+        with self._place():
             (picture,) = await self._pictures(request, "image")
-            (answer,) = await self.queue.run(self._predict, [picture])
-        return JSONResponse(self._told(self._readable(answer, picture), keep=is_kept(request)))
+            (answer,) = await self.queue.run(self._predict, [picture], time.perf_counter())
+        with self.metrics.stages["answer"].time():
+            return JSONResponse(self._told(self._readable(answer, picture), keep=is_kept(request)))
 
     async def predict_batch(self, request: Request) -> Response:
-        with self.queue.place():
+        with self._place():
             pictures = await self._pictures(request, "images")
-            answers = await self.queue.run(self._predict, pictures)
+            answers = await self.queue.run(self._predict, pictures, time.perf_counter())
         results: list[dict[str, Any]] = []
-        for answer, picture in zip(answers, pictures, strict=True):
-            try:
-                results.append(self._told(self._readable(answer, picture), keep=is_kept(request)))
-            except Refusal as refusal:
-                results.append(refusal.body())
-        return JSONResponse({"model": self.model, "results": results})
+        with self.metrics.stages["answer"].time():
+            for answer, picture in zip(answers, pictures, strict=True):
+                try:
+                    results.append(self._told(self._readable(answer, picture), keep=is_kept(request)))
+                except Refusal as refusal:
+                    results.append(refusal.body())
+            return JSONResponse({"model": self.model, "results": results})
 
     async def explain(self, request: Request) -> Response:
         with self.explain_queue.place():
@@ -190,20 +201,32 @@ class Application:
         if self.writer is not None:
             self.writer.close()
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold a place for a prediction, and let it be seen. Raises Refusal."""
+        with self.queue.place(), self.queue_length.track_inprogress():
+            yield
+
     async def _pictures(self, request: Request, field: str) -> list[bytes]:
         settings = self.settings
         several = field == "images"
-        return await read_pictures(
-            request,
-            field,
-            max_bytes=settings.max_upload_bytes,
-            max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
-            max_pictures=settings.max_pictures if several else 1,
-            seconds=settings.upload_seconds,
-        )
+        with self.metrics.stages["read"].time():
+            return await read_pictures(
+                request,
+                field,
+                max_bytes=settings.max_upload_bytes,
+                max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
+                max_pictures=settings.max_pictures if several else 1,
+                seconds=settings.upload_seconds,
+            )
 
-    def _predict(self, pictures: list[bytes]) -> list[Prediction | Unreadable]:
-        return self.runtime.predict(pictures, top_k=self.settings.top_k, max_pixels=self.settings.max_pixels)
+    def _predict(self, pictures: list[bytes], asked: float) -> list[Prediction | Unreadable]:
+        """Predict what was read at a moment of `time.perf_counter`."""
+        self.metrics.stages["wait"].observe(time.perf_counter() - asked)
+        settings = self.settings
+        return self.runtime.predict(
+            pictures, top_k=settings.top_k, max_pixels=settings.max_pixels, observe=self.metrics.ran
+        )
 
     def _readable(self, answer: Prediction | Unreadable, picture: bytes) -> Prediction:
         if isinstance(answer, Prediction):

@@ -231,6 +231,11 @@ def test_metrics_are_of_all_workers(served: Served) -> None:
         (line,) = [line for line in lines if line.startswith('imago_requests_total{route="/info",status="200"}')]
         return float(line.rpartition(" ")[2])
 
+    httpx.post(f"{served.url}/predict", files={"image": picture_bytes("red")})
+    text = httpx.get(f"{served.url}/metrics").text
+    assert len([line for line in text.splitlines() if line.startswith("imago_model_info")]) == 1
+    assert 'imago_stage_seconds_count{stage="forward"}' in text
+    assert 'imago_queue_length{queue="predict"} 0.0' in text
     httpx.get(f"{served.url}/info")
     before = total()
     for _ in range(20):

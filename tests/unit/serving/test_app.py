@@ -382,6 +382,34 @@ def test_metrics_count_by_route_and_by_nothing_a_client_chooses(endpoint: TestCl
     assert "guess" not in text
 
 
+def test_metrics_tell_each_stage_the_queue_the_batches_and_the_model(
+    endpoint: TestClient, package: ModelPackage
+) -> None:
+    predict(endpoint, picture_bytes("red"))
+    endpoint.post("/predict_batch", files=[("images", picture_bytes(label)) for label in ("red", "blue", "green")])
+    with endpoint.app._place():  # type: ignore[union-attr]
+        text = endpoint.get("/metrics").text
+    for stage in ("read", "wait", "decode", "forward", "answer"):
+        assert f'imago_stage_seconds_count{{stage="{stage}"}} 2.0' in text
+        (seconds,) = [line for line in text.splitlines() if f'imago_stage_seconds_sum{{stage="{stage}"}}' in line]
+        assert 0 < float(seconds.rpartition(" ")[2]) < 5
+    assert 'imago_batch_pictures_bucket{le="1.0"} 1.0' in text
+    assert 'imago_batch_pictures_bucket{le="4.0"} 2.0' in text
+    assert 'imago_queue_length{queue="predict"} 1.0' in text
+    assert 'imago_queue_length{queue="predict"} 0.0' in endpoint.get("/metrics").text
+    (model,) = [line for line in text.splitlines() if line.startswith("imago_model_info")]
+    assert model.endswith(" 1.0")
+    for name, value in {"name": "moths", "version": "7", "fingerprint": package.fingerprint}.items():
+        assert f'{name}="{value}"' in model
+
+
+def test_a_picture_that_cannot_be_read_has_no_forward_pass(endpoint: TestClient) -> None:
+    predict(endpoint, b"text")
+    text = endpoint.get("/metrics").text
+    assert 'imago_stage_seconds_count{stage="forward"} 0.0' in text
+    assert "imago_batch_pictures_count 0.0" in text
+
+
 def test_every_path_of_the_contract_is_described(endpoint: TestClient) -> None:
     document = endpoint.get("/docs.json").json()
     assert document["openapi"].startswith("3.")
