@@ -19,12 +19,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from imago.config import DeployConfig
 from imago.home import ROOT
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving import key_file
 from imago.serving.bento import code_digest
 from imago.serving.client import Client
 from imago.serving.package import ModelPackage
+from imago.serving.rollout import Deployment
 from imago.serving.runtime import Prediction, Runtime
 from tests.packages import CLASSES, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD
@@ -301,3 +303,24 @@ def test_keys_are_given_out_and_revoked_while_it_serves(
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         (last,) = [line for line in lines if line["request_id"] == "the-last"]
         assert (last["path"], last["status"], last["client"]) == ("/info", 200, "key farm")
+
+
+def test_a_deployment_with_keys_lets_its_own_probes_in_and_nobody_else_without_one(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(served.package.path.parent / "bentoml"))
+    secret = key_file.add("phone")[1]
+    lines: list[str] = []
+    moths = Deployment("moths", on_progress=lines.append, package=lambda _: served.package)
+    origin = {"Origin": "https://moths.example"}
+    config = DeployConfig(host="0.0.0.0", port=free_port(), cors_origins=(origin["Origin"],))
+    try:
+        endpoint = moths.deploy(TAG, config).endpoint
+        assert not [line for line in lines if line.startswith("warning")]
+        refused = httpx.get(f"{endpoint}/info", headers=origin)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["Origin"])
+        with Client(str(endpoint), key=secret) as client:
+            assert client.predict(picture_bytes("red"))["predictions"][0]["label"] == "red"
+    finally:
+        moths.stop()
