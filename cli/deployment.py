@@ -4,6 +4,7 @@ import json
 
 import click
 
+from cli.key import key
 from imago.errors import ConfigError
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
@@ -15,6 +16,9 @@ _name = click.option(
 @click.group()
 def deployment() -> None:
     """See and change what is served."""
+
+
+deployment.add_command(key)
 
 
 @deployment.command()

@@ -110,7 +110,10 @@ def http_page() -> str:
         "\n## Shapes\n",
         *_table(("name", "keys"), ((f"`{name}`", _keys(shape)) for name, shape in _shapes(document))),
         "\n## Errors\n",
-        'Every refusal is `{"error": {"code", "message"}}`. What a client sent is never answered with 500.\n',
+        'Every refusal is `{"error": {"code", "message", "request_id"}}`. What a client sent is never answered with',
+        "500.\n",
+        "Every answer has the request's id in its header `X-Request-ID`, as has each line that the server logs of it:",
+        "the one that the client sent there, where it is 1 to 64 of `A-Za-z0-9._-`, or else one that is made.\n",
         *_table(("status", "code"), _refusals()),
         "\n## Environment\n",
         "Read once, at the start of the server. A deployment sets those that `deploy.*` configures; the others are",
@@ -301,7 +304,7 @@ def _refusals() -> list[tuple[str, str]]:
 
 
 def _environment() -> list[str]:
-    return [line for line in _doc("imago/serving/service.py").splitlines() if line.startswith("- ")]
+    return [line for line in _doc("imago/serving/service.py").splitlines() if line.startswith(("- ", "  "))]
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

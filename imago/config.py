@@ -1,5 +1,6 @@
 """What a person may configure: frozen models, one a section, that refuse what they do not know."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import (
 from imago.errors import ConfigError, did_you_mean
 
 EXPECTATIONS = "expectations"  # lies beside the configurations, and is none
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -173,11 +175,22 @@ class DeployConfig(Section):
     enabled: bool = True  # false: train and promote, serve nothing
     host: str = "127.0.0.1"  # the address listened on; 0.0.0.0: every one of the machine's
     port: int = Field(default=3000, ge=1, le=65535)  # stays from version to version
+    cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser, such as https://moths.example
     workers: int = Field(default=1, ge=1)  # processes, with one compute thread each
     timeout_seconds: float = Field(default=120, gt=0)  # for a version to start and answer its golden samples
     top_k: int = Field(default=5, ge=1)  # labels in an answer
     max_upload_bytes: int = Field(default=10_000_000, ge=1)  # of a picture
     max_pixels: int = Field(default=50_000_000, ge=1)  # of a picture
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"'{origin}' is no origin: write scheme, host and port alone, as https://moths.example"
+                )
+        return origins
 
 
 class InferenceConfig(Section):

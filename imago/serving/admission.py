@@ -1,15 +1,13 @@
 """Who may ask, how often, and how many at once: work is refused before it is begun rather than piled up."""
 
 import asyncio
-import hmac
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
-
-from starlette.datastructures import Headers
 
 from imago.serving.refusal import Refusal
 
@@ -46,7 +44,8 @@ class Queue:
             await asyncio.wait_for(self._turn.acquire(), self.seconds)
         except TimeoutError as error:
             raise _overloaded() from error
-        future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        context = copy_context()  # the thread's log lines are this request's
+        future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: context.run(work, *args, **kwargs))
         future.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(future)
 
@@ -78,18 +77,6 @@ class RateLimit:
             wait = max(1, math.ceil((1 - tokens) / self.rate))
             message = f"Too many requests: {self.rate:g} a second are answered. Ask again in {wait} s."
             raise Refusal(429, "too_many_requests", message, retry_after=wait)
-
-
-def check_key(headers: Headers, key: str | None) -> None:
-    """Compare the key that a request brings (`Authorization: Bearer KEY` or `X-API-Key: KEY`). Raises Refusal."""
-    if key is None:
-        return
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
-    if not given:
-        raise Refusal(401, "no_key", "A key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode("utf-8", "surrogateescape")):
-        raise Refusal(401, "wrong_key", "The key is not the right one.")
 
 
 def _overloaded() -> Refusal:

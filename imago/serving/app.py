@@ -1,9 +1,11 @@
-"""The endpoint's HTTP application: routes, and the order in which a request is let in, bounded, answered and kept."""
+"""The endpoint's HTTP application: routes, and the order in which a request is bounded, answered and kept."""
 
 import logging
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,16 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from imago.data import transforms
 from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import fit_within, occlusion_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
-from imago.serving.admission import Queue, RateLimit, check_key
+from imago.serving.admission import Queue
+from imago.serving.entrance import Entrance
 from imago.serving.metrics import Metrics
 from imago.serving.openapi import describe
 from imago.serving.refusal import (
@@ -62,10 +65,16 @@ class Application:
         self.model = {"name": runtime.spec.name, "version": self.version}
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
-        self.rate = RateLimit(settings.rate_limit, time.monotonic)
+        self.queue_length = metrics.queue("predict")
         self.writer = _writer(settings)
+        metrics.tell_model(
+            name=runtime.spec.name,
+            version=self.version,
+            architecture=runtime.spec.architecture,
+            fingerprint=runtime.package.fingerprint,
+        )
         self.lost = 0
-        self.starlette = Starlette(
+        routes = Starlette(
             routes=[
                 Route("/", self.home),
                 Route("/ui", self.page),
@@ -85,63 +94,31 @@ class Application:
                 Exception: answer_failure,
             },
         )
-        self.starlette.router.redirect_slashes = False
+        routes.router.redirect_slashes = False
+        self.entrance = Entrance(routes, settings, metrics, open_paths=OPEN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.starlette(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 0
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
-            await send(message)
-
-        try:
-            await self._admitted(scope, receive, counted)
-        finally:
-            route = self._route(scope)
-            self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
-
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            if request.url.path not in OPEN_PATHS:
-                check_key(request.headers, self.settings.api_key)
-                self.rate.check(request.client.host if request.client else "")
-            await self.starlette(scope, receive, send)
-        except Refusal as refusal:
-            await refusal.response()(scope, receive, send)
-        except ClientDisconnect:
-            return
-
-    def _route(self, scope: Scope) -> str:
-        for route in self.starlette.routes:
-            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-                return route.path
-        return "none"
+        await self.entrance(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        with self.queue.place():
+        with self._place():
             (picture,) = await self._pictures(request, "image")
-            (answer,) = await self.queue.run(self._predict, [picture])
-        return JSONResponse(self._told(self._readable(answer, picture), keep=is_kept(request)))
+            (answer,) = await self.queue.run(self._predict, [picture], time.perf_counter())
+        with self.metrics.stages["answer"].time():
+            return JSONResponse(self._told(self._readable(answer, picture), keep=is_kept(request)))
 
     async def predict_batch(self, request: Request) -> Response:
-        with self.queue.place():
+        with self._place():
             pictures = await self._pictures(request, "images")
-            answers = await self.queue.run(self._predict, pictures)
+            answers = await self.queue.run(self._predict, pictures, time.perf_counter())
         results: list[dict[str, Any]] = []
-        for answer, picture in zip(answers, pictures, strict=True):
-            try:
-                results.append(self._told(self._readable(answer, picture), keep=is_kept(request)))
-            except Refusal as refusal:
-                results.append(refusal.body())
-        return JSONResponse({"model": self.model, "results": results})
+        with self.metrics.stages["answer"].time():
+            for answer, picture in zip(answers, pictures, strict=True):
+                try:
+                    results.append(self._told(self._readable(answer, picture), keep=is_kept(request)))
+                except Refusal as refusal:
+                    results.append(refusal.body())
+            return JSONResponse({"model": self.model, "results": results})
 
     async def explain(self, request: Request) -> Response:
         with self.explain_queue.place():
@@ -207,7 +184,6 @@ class Application:
     async def page(self, _: Request) -> Response:
         headers = {
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-cache",
         }
         return Response(_page_file("index.html"), media_type="text/html", headers=headers)
@@ -225,20 +201,32 @@ class Application:
         if self.writer is not None:
             self.writer.close()
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold a place for a prediction, and let it be seen. Raises Refusal."""
+        with self.queue.place(), self.queue_length.track_inprogress():
+            yield
+
     async def _pictures(self, request: Request, field: str) -> list[bytes]:
         settings = self.settings
         several = field == "images"
-        return await read_pictures(
-            request,
-            field,
-            max_bytes=settings.max_upload_bytes,
-            max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
-            max_pictures=settings.max_pictures if several else 1,
-            seconds=settings.upload_seconds,
-        )
+        with self.metrics.stages["read"].time():
+            return await read_pictures(
+                request,
+                field,
+                max_bytes=settings.max_upload_bytes,
+                max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
+                max_pictures=settings.max_pictures if several else 1,
+                seconds=settings.upload_seconds,
+            )
 
-    def _predict(self, pictures: list[bytes]) -> list[Prediction | Unreadable]:
-        return self.runtime.predict(pictures, top_k=self.settings.top_k, max_pixels=self.settings.max_pixels)
+    def _predict(self, pictures: list[bytes], asked: float) -> list[Prediction | Unreadable]:
+        """Predict what was read at a moment of `time.perf_counter`."""
+        self.metrics.stages["wait"].observe(time.perf_counter() - asked)
+        settings = self.settings
+        return self.runtime.predict(
+            pictures, top_k=settings.top_k, max_pixels=settings.max_pixels, observe=self.metrics.ran
+        )
 
     def _readable(self, answer: Prediction | Unreadable, picture: bytes) -> Prediction:
         if isinstance(answer, Prediction):

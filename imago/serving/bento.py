@@ -18,7 +18,16 @@ from imago.serving.package import ModelPackage
 MODULE = "imago.serving.service"
 SERVICE = f"{MODULE}:Endpoint"
 PAGE = "imago/serving/page"
-REQUIREMENTS = ("numpy", "onnxruntime", "pillow", "pydantic", "python-multipart", "prometheus-client", "simplejpeg")
+REQUIREMENTS = (
+    "numpy",
+    "onnxruntime",
+    "pillow",
+    "pydantic",
+    "python-multipart",
+    "prometheus-client",
+    "python-json-logger",
+    "simplejpeg",
+)
 
 _FINGERPRINT = "imago.fingerprint"
 _TAG_PART = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")

@@ -40,6 +40,7 @@ class Guard(Record):
     """What was in the environment when a version was deployed, and has to be there again when it is started."""
 
     key: str | None = None  # scrypt's digest of the API key, behind its salt; None: nobody was asked for one
+    named: bool = False  # whether it was asked for one of the file of keys
     limits: dict[str, str] = {}
 
 

@@ -4,10 +4,15 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
+
+import psutil
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Gauge
+
+Stage = Literal["read", "wait", "decode", "forward", "answer"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -16,7 +21,7 @@ class Metrics:
     """The endpoint's counters and histograms."""
 
     def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
-        from prometheus_client import REGISTRY, Counter, Histogram
+        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         self.registry = registry or REGISTRY
         self.requests = Counter(
@@ -41,6 +46,47 @@ class Metrics:
         self.lost = Counter(
             "imago_predictions_lost", "Predictions that could not be kept for monitoring.", registry=self.registry
         )
+        stages = Histogram(
+            "imago_stage_seconds",
+            "Seconds of an answer's stages: read its body, wait for its turn, decode, forward, answer.",
+            ["stage"],
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+            registry=self.registry,
+        )
+        self.stages: dict[Stage, Histogram] = {stage: stages.labels(stage) for stage in STAGES}
+        self.batch = Histogram(
+            "imago_batch_pictures",
+            "Pictures in one forward pass.",
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=self.registry,
+        )
+        self._queues = Gauge(
+            "imago_queue_length",
+            "Requests under way, from before their bodies are read, by queue.",
+            ["queue"],
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self._model = Gauge(
+            "imago_model_info",
+            "The model that is served; always 1.",
+            ["name", "version", "architecture", "fingerprint"],
+            multiprocess_mode="max",
+            registry=self.registry,
+        )
+
+    def tell_model(self, *, name: str, version: str, architecture: str, fingerprint: str) -> None:
+        self._model.labels(name, version, architecture, fingerprint).set(1)
+
+    def queue(self, name: str) -> "Gauge":
+        """Return the gauge of one queue's length."""
+        return self._queues.labels(name)
+
+    def ran(self, pictures: int, decode_seconds: float, forward_seconds: float) -> None:
+        """Take note of one forward pass, and of the pictures that were decoded for it, as Runtime.predict tells it."""
+        self.stages["decode"].observe(decode_seconds)
+        self.stages["forward"].observe(forward_seconds)
+        self.batch.observe(pictures)
 
     def render(self) -> tuple[bytes, str]:
         """Return what Prometheus reads, and its content type; every worker of the server is in it."""
@@ -48,10 +94,20 @@ class Metrics:
         from prometheus_client.multiprocess import MultiProcessCollector
 
         registry = self.registry
-        if os.environ.get(_VARIABLE):
+        if folder := os.environ.get(_VARIABLE):
+            _forget_dead(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _forget_dead(folder: Path) -> None:
+    """Forget how many requests a worker had under way when it was killed: nothing else would ever say they are over."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    for pid in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*.db")}:
+        if not psutil.pid_exists(int(pid)):
+            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
 
 
 def share_between_workers(folder: Path) -> None:

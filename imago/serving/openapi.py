@@ -32,7 +32,7 @@ def describe(title: str, version: str) -> Schema:
             "reason": {"type": "string", "nullable": True},
         }
     )
-    error = _object({"error": _object({"code": _STRING, "message": _STRING})})
+    error = _object({"error": _object({"code": _STRING, "message": _STRING, "request_id": _STRING})})
     batch = _object({"model": _ref("Model"), "results": _list({"oneOf": [_ref("Prediction"), _ref("Error")]})})
     feedback = _object({"prediction_id": _STRING, "label": _STRING})
     return {

@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from imago.serving import request_id
 from imago.serving.runtime import Unreadable
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
@@ -24,7 +25,8 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         self.retry_after = retry_after
 
     def body(self) -> dict[str, dict[str, str]]:
-        return {"error": {"code": self.code, "message": self.message}}
+        error = {"code": self.code, "message": self.message, "request_id": request_id.current.get()}
+        return {"error": error}
 
     def response(self) -> JSONResponse:
         headers: dict[str, str] = {}
@@ -75,4 +77,8 @@ async def answer_nobody(_: Request, __: Exception) -> Response:
 
 async def answer_failure(_: Request, __: Exception) -> Response:
     """Answer what is our own fault; the server's log holds the traceback."""
-    return Refusal(500, "internal", "Something went wrong here; the server's log says what.").response()
+    return failure().response()
+
+
+def failure() -> Refusal:
+    return Refusal(500, "internal", "Something went wrong here; the server's log says what.")

@@ -19,7 +19,7 @@ from imago import home, telemetry
 from imago.config import DeployConfig
 from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
-from imago.serving import deployment, guard, processes
+from imago.serving import deployment, guard, key_file, processes
 from imago.serving.deployment import Event, Process, State, Status, Version
 from imago.serving.package import ModelPackage
 from imago.serving.settings import PROBE_HEADER
@@ -177,7 +177,7 @@ class Deployment:
         _check_limits(golden, tag, config)
         neighbour = self._neighbour(config)
         door = self._check_port(state, config, old, neighbour)
-        guarded, own = guard.renewed(state.current, os.environ)
+        guarded, own = guard.renewed(state.current, os.environ, key_file.path())
         meanwhile = old.tag if old else f"{neighbour}, whose port it takes over," if neighbour else "nothing"
         self.say(f"starting {tag}; {meanwhile} serves meanwhile")
         environment = _environment(tag, config) | own
@@ -186,7 +186,10 @@ class Deployment:
             process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
             deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
             process = self._wait_until_ready(process, tag, deadline)
-            self._check_golden(process, tag, golden, deadline)
+            key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
+            if guarded.named:
+                guard.require_closed(f"http://127.0.0.1:{process.port}", key_file.path())
+            self._check_golden(process, tag, golden, deadline, key)
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
             ended = (old.process,) if old and old.process else ()
@@ -208,6 +211,8 @@ class Deployment:
         if neighbour:
             self._send_away(neighbour, tag)
         self.say(f"{tag} serves on {new.endpoint}")
+        if warning := guard.warning(config.host, guarded):
+            self.say(warning)
         return self.status()
 
     def _send_away(self, neighbour: str, tag: str) -> None:
@@ -265,8 +270,8 @@ class Deployment:
                 self.say(f"waiting for {tag}: {moment - begun:.0f} s of at most {deadline - begun:.0f} s")
             time.sleep(0.1)
 
-    def _check_golden(self, process: Process, tag: str, package: ModelPackage, deadline: float) -> None:
-        headers = {PROBE_HEADER: "golden", "X-API-Key": os.environ.get("IMAGO_API_KEY", "")}
+    def _check_golden(self, process: Process, tag: str, package: ModelPackage, deadline: float, key: str) -> None:
+        headers = {PROBE_HEADER: "golden", "X-API-Key": key}
         with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers=headers, trust_env=False) as client:
             for sample in package.golden:
                 picture = (package.path / "golden" / sample.file).read_bytes()
@@ -367,4 +372,5 @@ def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_TOP_K": str(config.top_k),
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
+        "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
     }

@@ -1,6 +1,7 @@
 """Runs a model package's graph with ONNX Runtime: the same answer offline and at the endpoint. No torch in here."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ from imago.serving.package import ModelPackage
 BATCH = 32
 
 Floats = npt.NDArray[np.float32]
+
+Observe = Callable[[int, float, float], None]
+"""Is told how many pictures went through the graph at once, and the seconds of their decoding and of the graph."""
 
 _state = ort.capi.onnxruntime_pybind11_state
 _LOAD_ERRORS: tuple[type[Exception], ...] = (
@@ -113,12 +117,17 @@ class Runtime:
         return np.concatenate(parts)
 
     def predict(
-        self, images: Sequence[bytes], *, top_k: int = 5, max_pixels: int = MAX_PIXELS
+        self,
+        images: Sequence[bytes],
+        *,
+        top_k: int = 5,
+        max_pixels: int = MAX_PIXELS,
+        observe: Observe | None = None,
     ) -> list[Prediction | Unreadable]:
         """Predict encoded pictures, in their order; what cannot be read is answered with the reason."""
         answers: list[Prediction | Unreadable] = []
         for start in range(0, len(images), BATCH):
-            answers.extend(self._predict_batch(images[start : start + BATCH], top_k, max_pixels))
+            answers.extend(self._predict_batch(images[start : start + BATCH], top_k, max_pixels, observe))
         return answers
 
     def predict_picture(self, picture: RGB, *, top_k: int = 5) -> Prediction:
@@ -127,12 +136,18 @@ class Runtime:
         probabilities, embeddings = self.predict_array(prepared.tensor[None])
         return self._answer(prepared, probabilities[0], embeddings[0], top_k)
 
-    def _predict_batch(self, images: Sequence[bytes], top_k: int, max_pixels: int) -> list[Prediction | Unreadable]:
+    def _predict_batch(
+        self, images: Sequence[bytes], top_k: int, max_pixels: int, observe: Observe | None
+    ) -> list[Prediction | Unreadable]:
+        begun = time.perf_counter()
         prepared = self._prepare_all(images, max_pixels)
         readable = [item for item in prepared if isinstance(item, _Prepared)]
         answers: list[Prediction | Unreadable] = []
         if readable:
+            decoded = time.perf_counter()
             probabilities, embeddings = self.predict_array(np.stack([item.tensor for item in readable]))
+            if observe is not None:
+                observe(len(readable), decoded - begun, time.perf_counter() - decoded)
             rows = iter(zip(probabilities, embeddings, strict=True))
         for item in prepared:
             answers.append(item if isinstance(item, Unreadable) else self._answer(item, *next(rows), top_k))

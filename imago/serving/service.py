@@ -6,8 +6,13 @@ Set up by the environment of whoever starts it:
 - `IMAGO_KEEP_DAYS`: after how many days they are forgotten; absent: 90
 - `IMAGO_MODEL_VERSION`: the version that answers name; absent: the Bento's
 - `IMAGO_TOP_K`, `IMAGO_MAX_UPLOAD_BYTES`, `IMAGO_MAX_PIXELS`: how many labels an answer has, and what a picture may be
-- `IMAGO_API_KEY`: the key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none
-- `IMAGO_RATE_LIMIT`: requests a second and client; absent: no limit
+- `IMAGO_API_KEY`: a key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none
+- `IMAGO_KEYS`: the file of the keys with names that they may send as well, looked at once a second; absent: none
+- `IMAGO_PROBE_KEY`: the key of a deployment's own probes, made anew for each; absent: none
+- `IMAGO_CORS_ORIGINS`: whose pages may ask from a browser, such as `https://moths.example`, with spaces between;
+  absent: nobody's
+- `IMAGO_LOG_FORMAT`: `text`, or `json` for one JSON object a line and a line a request; absent: text
+- `IMAGO_RATE_LIMIT`: requests a second and key, or address where no key is asked for, in each worker; absent: no limit
 - `IMAGO_WORKERS`: worker processes under `bentoml serve`; absent: 1
 """
 
@@ -19,6 +24,7 @@ import bentoml
 from starlette.types import Receive, Scope, Send
 
 from imago.errors import ImagoError
+from imago.serving.envelope import Envelope
 from imago.serving.package import ModelPackage
 from imago.serving.refusal import Refusal
 from imago.serving.settings import ServingSettings, workers_from_environment
@@ -58,8 +64,11 @@ class Endpoint:
     """An image classifier over HTTP."""
 
     def __init__(self) -> None:
+        from imago.serving import logs
         from imago.serving.metrics import Metrics, share_between_workers
 
+        settings = ServingSettings.from_environment(os.environ)
+        logs.configure(settings.log_format)
         home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
         share_between_workers(home / "imago-metrics")
         from imago.serving.app import Application
@@ -69,7 +78,6 @@ class Endpoint:
         runtime = Runtime(package)
         for sample in package.golden[:1]:
             runtime.predict([(package.path / "golden" / sample.file).read_bytes()])
-        settings = ServingSettings.from_environment(os.environ)
         self.application = door.application = Application(runtime, settings, Metrics(), version=version)
 
     def __is_ready__(self) -> bool:
@@ -79,6 +87,9 @@ class Endpoint:
     def close(self) -> None:
         door.application = None
         self.application.close()
+
+
+Endpoint.add_asgi_middleware(Envelope)  # type: ignore[attr-defined]  # for what BentoML answers itself, such as /readyz
 
 
 def pinned_package() -> tuple[ModelPackage, str]:

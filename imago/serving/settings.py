@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from imago.errors import ConfigError
+
+LogFormat = Literal["text", "json"]
+LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
 
 PROBE_HEADER = "X-Imago-Probe"
 """Marks a request that is no customer's, such as a rollout's golden samples: it is answered, and not kept."""
@@ -22,7 +26,11 @@ class ServingSettings:
     max_pixels: int = 50_000_000  # a picture
     max_pictures: int = 64  # a batch
     api_key: str | None = None
-    rate_limit: float = 0.0  # requests a second and client; 0: no limit
+    keys: Path | None = None  # the file of named keys; None: there are none
+    probe_key: str | None = None  # lets the rollout's probes in where clients are asked for a key
+    cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser
+    log_format: LogFormat = "text"
+    rate_limit: float = 0.0  # requests a second and key, or address, in one worker; 0: no limit
     max_waiting: int = 64  # requests under way in one worker
     upload_seconds: float = 30.0
     queue_seconds: float = 15.0
@@ -40,7 +48,7 @@ class ServingSettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":
         """Read `IMAGO_*` variables; one that is empty counts as absent. Raises ConfigError."""
-        predictions = environment.get("IMAGO_PREDICTIONS")
+        predictions, keys = environment.get("IMAGO_PREDICTIONS"), environment.get("IMAGO_KEYS")
         return cls(
             version=environment.get("IMAGO_MODEL_VERSION") or None,
             predictions=Path(predictions) if predictions else None,
@@ -49,6 +57,10 @@ class ServingSettings:
             max_upload_bytes=_whole(environment, "IMAGO_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_pixels=_whole(environment, "IMAGO_MAX_PIXELS", cls.max_pixels),
             api_key=environment.get("IMAGO_API_KEY") or None,
+            keys=Path(keys) if keys else None,
+            probe_key=environment.get("IMAGO_PROBE_KEY") or None,
+            cors_origins=tuple(environment.get("IMAGO_CORS_ORIGINS", "").split()),
+            log_format=_log_format(environment),
             rate_limit=_number(environment, "IMAGO_RATE_LIMIT", cls.rate_limit),
         )
 
@@ -56,6 +68,13 @@ class ServingSettings:
 def workers_from_environment(environment: Mapping[str, str]) -> int:
     """Return how many worker processes `bentoml serve` is to start. Raises ConfigError."""
     return _whole(environment, "IMAGO_WORKERS", 1)
+
+
+def _log_format(environment: Mapping[str, str]) -> LogFormat:
+    text = environment.get("IMAGO_LOG_FORMAT") or ServingSettings.log_format
+    if text not in LOG_FORMATS:
+        raise ConfigError(f"The environment variable IMAGO_LOG_FORMAT is '{text}'; it must be 'text' or 'json'.")
+    return "json" if text == "json" else "text"
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 MAX_EARLY_DEATHS = 3
@@ -219,7 +220,14 @@ def borrow(control: str) -> socket.socket:
 
 
 def say(line: str) -> None:
-    sys.stderr.write(f"[supervisor] {line}\n")
+    """Write a line to the log, in the format that its workers write theirs in."""
+    if os.environ.get("IMAGO_LOG_FORMAT") == "json":
+        moment = datetime.now(UTC).isoformat()
+        record = {"level": "INFO", "logger": "imago.supervisor", "message": line, "request_id": None, "time": moment}
+        line = json.dumps(record)
+    else:
+        line = f"[supervisor] {line}"
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 

@@ -1,6 +1,7 @@
 """The real service: a Bento built, served by its exact tag in processes of its own, and asked over HTTP."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -18,11 +19,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from imago.config import DeployConfig
 from imago.home import ROOT
 from imago.monitoring.prediction_store import PredictionStore
+from imago.serving import key_file
 from imago.serving.bento import code_digest
 from imago.serving.client import Client
 from imago.serving.package import ModelPackage
+from imago.serving.rollout import Deployment
 from imago.serving.runtime import Prediction, Runtime
 from tests.packages import CLASSES, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD
@@ -174,7 +178,7 @@ def test_malformed_requests_are_refused(served: Served) -> None:
         httpx.post(f"{served.url}/feedback", content=b"{", headers={"Content-Type": "application/json"}),
     ]
     assert [answer.status_code for answer in answers] == [400, 400, 415, 415, 405, 404, 400]
-    assert all(set(answer.json()["error"]) == {"code", "message"} for answer in answers)
+    assert all(set(answer.json()["error"]) == {"code", "message", "request_id"} for answer in answers)
 
 
 def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Client) -> None:
@@ -229,6 +233,11 @@ def test_metrics_are_of_all_workers(served: Served) -> None:
         (line,) = [line for line in lines if line.startswith('imago_requests_total{route="/info",status="200"}')]
         return float(line.rpartition(" ")[2])
 
+    httpx.post(f"{served.url}/predict", files={"image": picture_bytes("red")})
+    text = httpx.get(f"{served.url}/metrics").text
+    assert len([line for line in text.splitlines() if line.startswith("imago_model_info")]) == 1
+    assert 'imago_stage_seconds_count{stage="forward"}' in text
+    assert 'imago_queue_length{queue="predict"} 0.0' in text
     httpx.get(f"{served.url}/info")
     before = total()
     for _ in range(20):
@@ -238,7 +247,12 @@ def test_metrics_are_of_all_workers(served: Served) -> None:
 
 def test_probes_and_pages_are_there(served: Served) -> None:
     for path in ("/livez", "/readyz", "/ui", "/ui/page.js", "/ui/page.css", "/docs.json", "/info", "/metrics"):
-        assert httpx.get(served.url + path).status_code == 200, path
+        answer = httpx.get(served.url + path, headers={"X-Request-ID": "mine"})
+        assert answer.status_code == 200, path
+        for name, value in {"x-request-id": "mine", "x-content-type-options": "nosniff", "x-frame-options": "DENY",
+                            "referrer-policy": "no-referrer"}.items():  # fmt: skip
+            assert answer.headers.get_list(name) == [value], path
+        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_a_built_version_is_never_replaced_by_another_model(served: Served) -> None:
@@ -262,3 +276,51 @@ def test_a_key_and_limits_come_from_the_environment(served: Served, tmp_path: Pa
         )
         assert response.status_code == 413
         assert httpx.get(f"{served.url}/metrics").status_code == 200
+
+
+def test_keys_are_given_out_and_revoked_while_it_serves(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    home = served.package.path.parent / "bentoml"
+    options = {"IMAGO_KEYS": str(key_file.path()), "IMAGO_WORKERS": "2", "IMAGO_LOG_FORMAT": "json"}
+    with serve(home, TAG, tmp_path, **options) as (url, pid, log):
+        workers = {worker.pid for worker in psutil.Process(pid).children(recursive=True)}
+
+        def statuses(key: str | None) -> set[int]:
+            headers = {"X-API-Key": key} if key else {}
+            return {httpx.get(f"{url}/info", headers=headers).status_code for _ in range(8)}  # of either worker
+
+        assert statuses(None) == {200}
+        phone, farm = key_file.add("phone")[1], key_file.add("farm")[1]
+        until(lambda: statuses(None) == {401}, 10, "the first key noticed")
+        assert (statuses(phone), statuses(farm)) == ({200}, {200})
+        key_file.revoke("phone")
+        until(lambda: statuses(phone) == {401}, 10, "the revoked key noticed")
+        assert statuses(farm) == {200}
+        assert {worker.pid for worker in psutil.Process(pid).children(recursive=True)} == workers
+        httpx.get(f"{url}/info", headers={"X-API-Key": farm, "X-Request-ID": "the-last"})
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        (last,) = [line for line in lines if line["request_id"] == "the-last"]
+        assert (last["path"], last["status"], last["client"]) == ("/info", 200, "key farm")
+
+
+def test_a_deployment_with_keys_lets_its_own_probes_in_and_nobody_else_without_one(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(served.package.path.parent / "bentoml"))
+    secret = key_file.add("phone")[1]
+    lines: list[str] = []
+    moths = Deployment("moths", on_progress=lines.append, package=lambda _: served.package)
+    origin = {"Origin": "https://moths.example"}
+    config = DeployConfig(host="0.0.0.0", port=free_port(), cors_origins=(origin["Origin"],))
+    try:
+        endpoint = moths.deploy(TAG, config).endpoint
+        assert not [line for line in lines if line.startswith("warning")]
+        refused = httpx.get(f"{endpoint}/info", headers=origin)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["Origin"])
+        with Client(str(endpoint), key=secret) as client:
+            assert client.predict(picture_bytes("red"))["predictions"][0]["label"] == "red"
+    finally:
+        moths.stop()

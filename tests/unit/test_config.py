@@ -73,6 +73,12 @@ def test_a_number_that_is_none_is_refused(value: str) -> None:
         load_config("training", [f"training.weight_decay={value}"])
 
 
+@pytest.mark.parametrize("origin", ["*", "null", "https://a.example/", "a.example", "https://A.example", "https://a b"])
+def test_what_is_no_origin_is_named(origin: str) -> None:
+    with pytest.raises(ConfigError, match="is no origin: write scheme, host and port alone"):
+        load_config("training", [f"deploy.cors_origins=['https://moths.example:8443', '{origin}']"])
+
+
 def test_every_shipped_configuration_is_sound() -> None:
     root = find_config("training").parent
     for file in [*root.glob("*.yaml"), *root.glob("experiments/*.yaml")]:

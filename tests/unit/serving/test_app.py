@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
+from imago.serving import key_file
 from imago.serving.app import Application
 from imago.serving.metrics import Metrics
 from imago.serving.package import ModelPackage
@@ -309,6 +310,24 @@ def test_a_client_over_its_rate_is_told_when_to_come_back(open_endpoint: Open) -
     assert second.json()["error"]["code"] == "too_many_requests"
 
 
+def test_each_key_has_a_rate_of_its_own_wherever_it_comes_from(
+    open_endpoint: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    phone, farm = ({"X-API-Key": key_file.add(name)[1]} for name in ("phone", "farm"))
+    endpoint = open_endpoint(rate_limit=0.001, keys=key_file.path())
+    answers = [endpoint.get("/info", headers=headers).status_code for headers in (phone, phone, farm, farm)]
+    assert answers == [200, 429, 200, 429]
+    assert TestClient(endpoint.app, client=("10.0.0.9", 1)).get("/info", headers=phone).status_code == 429
+
+
+def test_keys_cannot_be_tried_at_any_rate(open_endpoint: Open) -> None:
+    endpoint = open_endpoint(rate_limit=0.001, api_key="open sesame")
+    answers = [endpoint.get("/info", headers={"X-API-Key": str(number)}).status_code for number in range(3)]
+    assert answers == [401, 429, 429]
+    assert endpoint.get("/info", headers={"X-API-Key": "open sesame"}).status_code == 200
+
+
 def test_where_all_places_are_taken_the_next_is_told_to_wait(open_endpoint: Open) -> None:
     endpoint = open_endpoint(max_waiting=1)
     with endpoint.app.queue.place():  # type: ignore[union-attr]
@@ -361,6 +380,34 @@ def test_metrics_count_by_route_and_by_nothing_a_client_chooses(endpoint: TestCl
     assert 'imago_predictions_total{label="red",version="7"} 1.0' in text
     assert 'imago_unreadable_total{code="not_a_picture"} 1.0' in text
     assert "guess" not in text
+
+
+def test_metrics_tell_each_stage_the_queue_the_batches_and_the_model(
+    endpoint: TestClient, package: ModelPackage
+) -> None:
+    predict(endpoint, picture_bytes("red"))
+    endpoint.post("/predict_batch", files=[("images", picture_bytes(label)) for label in ("red", "blue", "green")])
+    with endpoint.app._place():  # type: ignore[union-attr]
+        text = endpoint.get("/metrics").text
+    for stage in ("read", "wait", "decode", "forward", "answer"):
+        assert f'imago_stage_seconds_count{{stage="{stage}"}} 2.0' in text
+        (seconds,) = [line for line in text.splitlines() if f'imago_stage_seconds_sum{{stage="{stage}"}}' in line]
+        assert 0 < float(seconds.rpartition(" ")[2]) < 5
+    assert 'imago_batch_pictures_bucket{le="1.0"} 1.0' in text
+    assert 'imago_batch_pictures_bucket{le="4.0"} 2.0' in text
+    assert 'imago_queue_length{queue="predict"} 1.0' in text
+    assert 'imago_queue_length{queue="predict"} 0.0' in endpoint.get("/metrics").text
+    (model,) = [line for line in text.splitlines() if line.startswith("imago_model_info")]
+    assert model.endswith(" 1.0")
+    for name, value in {"name": "moths", "version": "7", "fingerprint": package.fingerprint}.items():
+        assert f'{name}="{value}"' in model
+
+
+def test_a_picture_that_cannot_be_read_has_no_forward_pass(endpoint: TestClient) -> None:
+    predict(endpoint, b"text")
+    text = endpoint.get("/metrics").text
+    assert 'imago_stage_seconds_count{stage="forward"} 0.0' in text
+    assert "imago_batch_pictures_count 0.0" in text
 
 
 def test_every_path_of_the_contract_is_described(endpoint: TestClient) -> None:

@@ -1,10 +1,13 @@
 """Workers of one server count in one place, apart from any other's."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from imago.home import ROOT
 from imago.serving.metrics import share_between_workers
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -37,3 +40,30 @@ def test_where_no_folder_can_be_made_each_worker_counts_for_itself(tmp_path: Pat
     (tmp_path / "metrics").write_text("a file")
     share_between_workers(tmp_path / "metrics")
     assert VARIABLE not in os.environ
+
+
+ASK = """
+import os, sys
+from pathlib import Path
+from imago.serving.metrics import Metrics
+
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+folder.mkdir()
+metrics = Metrics()
+metrics.queue("predict").inc(3)
+metrics.tell_model(name="moths", version="7", architecture="tiny", fingerprint="f")
+child = os.fork()
+if child == 0:
+    metrics.queue("predict").inc(2)
+    os._exit(0)  # as if killed: what it had under way is over
+os.waitpid(child, 0)
+assert (folder / f"gauge_livesum_{child}.db").exists()
+print(metrics.render()[0].decode())
+"""
+
+
+def test_requests_of_a_worker_that_was_killed_are_no_longer_under_way() -> None:
+    done = subprocess.run([sys.executable, "-c", ASK], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'imago_queue_length{queue="predict"} 3.0' in done.stdout
+    assert 'imago_model_info{architecture="tiny",fingerprint="f",name="moths",version="7"} 1.0' in done.stdout

@@ -14,7 +14,7 @@ import pytest
 
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed
-from imago.serving import deployment, processes
+from imago.serving import deployment, key_file, processes
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
 from tests.packages import picture_bytes
@@ -363,6 +363,49 @@ def test_another_key_is_a_change_that_is_deployed(house, monkeypatch):
     keyed = house.deploy(1).pids
     monkeypatch.setenv("IMAGO_API_KEY", "open barley")
     assert len({pids, keyed, house.deploy(1).pids}) == 3
+
+
+def test_keys_with_names_are_handed_to_a_version_and_its_probes_get_in(house):
+    key_file.add("phone")
+    house.behaviour["moths:1"] = "keyed"
+    pids = house.deploy(1).pids
+    environment = psutil.Process(pids[1]).environ()
+    assert environment["IMAGO_KEYS"] == str(key_file.path())
+    assert httpx.get(f"{house.url}/info").status_code == 401
+    key_file.add("farm")
+    assert house.deploy(1).pids == pids  # it has noticed by itself
+
+
+def test_a_version_that_would_answer_without_a_key_is_not_put_in_the_place_of_one_that_asks(house):
+    key_file.add("phone")
+    house.behaviour["moths:1"] = "keyed"
+    house.deploy(1)
+    with pytest.raises(DeploymentFailed, match=r"moths:1 still serves: it does not ask for the keys of .*keys\.json"):
+        house.deploy(2)
+    assert httpx.get(f"{house.url}/info").status_code == 401
+
+
+def test_keys_that_are_gone_do_not_open_an_endpoint(house, monkeypatch):
+    key_file.add("phone")
+    house.behaviour["moths:1"] = "keyed"
+    house.deploy(1)
+    house.moths.stop()
+    key_file.path().unlink()
+    with pytest.raises(DeploymentFailed, match=r"keys\.json, which is gone: put it back"):
+        house.moths.start()
+    monkeypatch.setenv("IMAGO_API_KEY", "")
+    assert house.moths.start().running
+
+
+def test_whoever_lets_everybody_in_is_warned(house, monkeypatch):
+    house.deploy(1)
+    assert not [line for line in house.lines if line.startswith("warning")]
+    house.deploy(1, host="0.0.0.0")
+    (line,) = [line for line in house.lines if line.startswith("warning")]
+    assert "listens on 0.0.0.0, beyond this machine" in line
+    monkeypatch.setenv("IMAGO_API_KEY", "open sesame")
+    house.deploy(1, host="0.0.0.0")
+    assert len([line for line in house.lines if line.startswith("warning")]) == 1
 
 
 def test_nothing_deployed_is_a_status_not_an_error(house):

@@ -57,6 +57,14 @@ def test_a_picture_is_answered_alike_alone_and_in_company(runtime: Runtime) -> N
         assert one.probability == pytest.approx(other.probability, abs=1e-6)
 
 
+def test_each_forward_pass_is_told_with_its_pictures_and_seconds(runtime: Runtime) -> None:
+    told: list[tuple[int, float, float]] = []
+    images = [b"text", *(picture_bytes("red", seed=index) for index in range(BATCH + 5))]
+    runtime.predict(images, observe=lambda *what: told.append(what))
+    assert [pictures for pictures, _, _ in told] == [BATCH - 1, 6]
+    assert all(decode > 0 and forward > 0 for _, decode, forward in told)
+
+
 def test_threads_change_no_answer(runtime: Runtime) -> None:
     images = [picture_bytes(CLASSES[index % 3], seed=index) for index in range(9)]
     threaded = Runtime(runtime.package, threads=2)

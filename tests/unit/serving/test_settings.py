@@ -18,12 +18,17 @@ def test_every_variable_is_read() -> None:
             "IMAGO_MAX_UPLOAD_BYTES": "2000",
             "IMAGO_MAX_PIXELS": "1000",
             "IMAGO_API_KEY": "secret",
+            "IMAGO_KEYS": "/somewhere/keys.json",
+            "IMAGO_PROBE_KEY": "probe",
             "IMAGO_RATE_LIMIT": "2.5",
+            "IMAGO_CORS_ORIGINS": "https://a.example http://b:8000",
+            "IMAGO_LOG_FORMAT": "json",
         }
     )
     assert settings == ServingSettings(
         version="12", predictions=Path("/somewhere/predictions.sqlite"), keep_days=30, top_k=3, max_upload_bytes=2000,
-        max_pixels=1000, api_key="secret", rate_limit=2.5,
+        max_pixels=1000, api_key="secret", keys=Path("/somewhere/keys.json"), probe_key="probe", rate_limit=2.5,
+        log_format="json", cors_origins=("https://a.example", "http://b:8000"),
     )  # fmt: skip
 
 
@@ -42,6 +47,11 @@ def test_a_number_that_is_none_is_named(value: str) -> None:
 def test_a_rate_that_is_none_is_named(value: str) -> None:
     with pytest.raises(ConfigError, match="IMAGO_RATE_LIMIT"):
         ServingSettings.from_environment({"IMAGO_RATE_LIMIT": value})
+
+
+def test_a_log_format_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match="IMAGO_LOG_FORMAT is 'xml'; it must be 'text' or 'json'"):
+        ServingSettings.from_environment({"IMAGO_LOG_FORMAT": "xml"})
 
 
 def test_workers_are_one_where_nothing_is_said() -> None:

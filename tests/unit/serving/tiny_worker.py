@@ -1,7 +1,7 @@
 """A worker that speaks the supervisor's protocol and serves a made-up model with the standard library alone.
 
 Its behaviour is the second argument: good, wrong (another label), liar (another version), babbler (no JSON), dead,
-mute, stubborn.
+mute, stubborn, keyed (asks for the probe's key).
 """
 
 import argparse
@@ -25,10 +25,14 @@ NAME, _, VERSION = ARGUMENTS.tag.partition(":")
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path == "/info" and self.refused():
+            return
         self.answer(503 if ARGUMENTS.behaviour == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refused():
+            return
         version = "0" if ARGUMENTS.behaviour == "liar" else VERSION
         label = "cat" if ARGUMENTS.behaviour == "wrong" else "moth"
         if ARGUMENTS.behaviour == "babbler":
@@ -38,6 +42,13 @@ class Handler(BaseHTTPRequestHandler):
             200,
             {"model": {"name": NAME, "version": version}, "predictions": [{"label": label, "probability": 1.0}]},
         )
+
+    def refused(self):
+        asked = ARGUMENTS.behaviour == "keyed"
+        refused = asked and self.headers["X-API-Key"] != os.environ["IMAGO_PROBE_KEY"]
+        if refused:
+            self.answer(401, {})
+        return refused
 
     def answer(self, status, body):
         content = json.dumps(body).encode()

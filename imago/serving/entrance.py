@@ -1,0 +1,113 @@
+"""The way in: each request is counted, asked for its key and held to its rate before the application sees it."""
+
+import logging
+import time
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imago.serving import request_id
+from imago.serving.admission import RateLimit
+from imago.serving.envelope import Envelope
+from imago.serving.keys import Keys
+from imago.serving.metrics import Metrics
+from imago.serving.refusal import Refusal, failure
+from imago.serving.settings import ServingSettings
+
+LONGEST_PATH = 200  # characters of a path that are logged
+
+logger = logging.getLogger("imago.endpoint")
+access = logging.getLogger("imago.access")
+
+
+class Entrance:
+    """An ASGI application in front of another, some of whose paths are open to everybody."""
+
+    def __init__(
+        self, inside: Starlette, settings: ServingSettings, metrics: Metrics, *, open_paths: frozenset[str]
+    ) -> None:
+        self.inside = inside
+        self.metrics = metrics
+        self.open_paths = open_paths
+        self.keys = Keys(settings.keys, fixed=settings.api_key, probe=settings.probe_key)
+        self.rate = RateLimit(settings.rate_limit, time.monotonic)
+        self._admission = _with_cors(self._admitted, settings.cors_origins)
+        self._envelope = Envelope(self._counted)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._envelope(scope, receive, send)
+        else:
+            await self.inside(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._admission(scope, receive, watched)
+        except Exception:
+            logger.exception("%s %s failed.", scope["method"], scope["path"][:LONGEST_PATH])
+            if not status:
+                await failure().response()(scope, receive, watched)
+        finally:
+            route, seconds = self._route(scope), time.perf_counter() - started
+            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(seconds)
+            if access.isEnabledFor(logging.INFO):
+                _log(scope, status, seconds)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            if request.url.path not in self.open_paths:
+                self._let_in(request)
+            await self.inside(scope, receive, send)
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, send)
+        except ClientDisconnect:
+            return
+
+    def _let_in(self, request: Request) -> None:
+        """Check the key, then the rate of whose key it is, or of the address. Raises Refusal."""
+        address = f"address {request.client.host}" if request.client else "nobody"
+        try:
+            name = self.keys.name_of(request.headers)
+        except Refusal:
+            self.rate.check(address)  # a key cannot be guessed at any rate
+            raise
+        request.scope["imago.client"] = name or address
+        self.rate.check(name or address)
+
+    def _route(self, scope: Scope) -> str:
+        for route in self.inside.routes:
+            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+                return route.path
+        return "none"
+
+
+def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Let pages of other origins ask, where the deployer has listed some; by default a browser lets none."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization", "Content-Type", "X-API-Key", request_id.HEADER),
+        expose_headers=("Retry-After", request_id.HEADER),
+    )
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    method, path = scope["method"], scope["path"][:LONGEST_PATH]
+    facts = {"method": method, "path": path, "status": status, "seconds": round(seconds, 6)}
+    access.info("%s %s %d", method, path, status, extra=facts | {"client": scope.get("imago.client")})
