@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 import timm
 from timm.models import save_for_hf
@@ -35,11 +36,8 @@ def test_a_figure_is_ours_beside_theirs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_every_benchmark_measures_both_sides() -> None:
-    figures = [
-        *data.figures(pictures=100, few=60, many=120),
-        *serving.figures(rounds=2, image_size=64),
-    ]
+def test_data_is_measured_on_both_sides() -> None:
+    figures = list(data.figures(pictures=100, few=60, many=120))
     assert [figure.name for figure in figures] == [
         "data.load_and_check",
         "data.beside_cleanvision",
@@ -47,10 +45,26 @@ def test_every_benchmark_measures_both_sides() -> None:
         "data.load_again",
         "data.near_duplicates_growth",
         "data.peak_memory",
-        "serving.picture",
-        "serving.batch_of_8",
     ]
     check(figures)
+
+
+@pytest.mark.slow
+def test_the_endpoint_is_measured_beside_services_written_by_hand() -> None:
+    load = serving.Load((ARCHITECTURE,), 64, pictures=((80, 60),), clients=(1, 4), requests=40, rounds=1, workers=2)
+    figures = list(serving.figures(load, rounds=2))
+    cpu = [f"{theirs}.{ARCHITECTURE}.80x60.{clients}" for clients in (1, 4) for theirs in ("eager", "onnx", "bare")]
+    assert [figure.name for figure in figures] == [
+        "serving.picture",
+        "serving.batch_of_8",
+        *(f"serving.cpu_beside_{name}" for name in cpu),
+        f"serving.each_more_worker.{ARCHITECTURE}",
+        f"serving.start.{ARCHITECTURE}",
+        f"serving.first_worker.{ARCHITECTURE}",
+        f"serving.memory_under_load.{ARCHITECTURE}.4",
+    ]
+    check(figures)
+    assert not any("supervisor.py" in " ".join(one.cmdline()) for one in psutil.Process().children(recursive=True))
 
 
 @pytest.mark.slow
