@@ -132,7 +132,9 @@ class Runtime:
         readable = [item for item in prepared if isinstance(item, _Prepared)]
         answers: list[Prediction | Unreadable] = []
         if readable:
-            probabilities, embeddings = self.predict_array(np.stack([item.tensor for item in readable]))
+            tensors = [item.tensor for item in readable]
+            batch = np.stack(tensors) if len(tensors) > 1 else tensors[0][None]  # one is not copied
+            probabilities, embeddings = self.predict_array(batch)
             rows = iter(zip(probabilities, embeddings, strict=True))
         for item in prepared:
             answers.append(item if isinstance(item, Unreadable) else self._answer(item, *next(rows), top_k))
