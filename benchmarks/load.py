@@ -25,7 +25,7 @@ def predict_request(picture: bytes) -> bytes:
 def press(port: int, messages: Sequence[bytes], *, clients: int, requests: int, seconds: float) -> list[float]:
     """Send so many requests in all, each client its next one once it is answered: the seconds that each took.
 
-    Raises RuntimeError at the first answer that is not 200, and TimeoutError where it all takes longer than `seconds`.
+    Raises a group with RuntimeError at the first answer that is not 200, and TimeoutError after so many `seconds`.
     """
     return asyncio.run(asyncio.wait_for(_press(port, messages, clients, requests), seconds))
 
