@@ -1,47 +1,174 @@
-"""A model package on ONNX Runtime, beside the same weights in eager torch: from a file's bytes to probabilities."""
+"""The endpoint beside services written by hand, and a model package beside the same weights in eager torch.
+
+What a request costs is CPU time of the server's whole process tree, for mobilenetv3_small_100 and mobilenetv2_140 with
+random weights; the clients are on loopback, and are not counted.
+"""
 
 import imago.torchvision_compat  # noqa: F401, I001  (before timm)
 
 import io
+import os
+import signal
+import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+import click
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from benchmarks import Figure, compare, show
+from benchmarks.apart import beside
+from benchmarks.load import predict_request
+from benchmarks.served import Server, build, deployed, home, loop, rival
 from imago.config import SyntheticConfig
-from imago.data.synthetic import synthetic_dataset
+from imago.data.dataset import ImageDataset
+from imago.data.synthetic import draw_moth, synthetic_dataset
 from imago.data.transforms import Preprocessing
 from imago.serving.export import export_package
+from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
 from imago.training.classifier import create_classifier, preprocessing_of
 from imago.training.trainer import EpochResult, TrainedModel
 
-ARCHITECTURE = "mobilenetv3_small_100"
+SPECIES = 8
+DIFFERENT = 8  # pictures of a size
+GRAIN = 12  # which makes files as large as photographs
+UNIT = "CPU ms a request"
 
 
-def figures(rounds: int = 40, image_size: int = 224) -> Iterator[Figure]:
-    """Measure with one thread each, as one worker of the endpoint has it."""
-    dataset = synthetic_dataset(
-        SyntheticConfig(species=2, per_class_train=4, per_class_val=4, per_class_test=4), image_size, seed=0
-    )
-    with tempfile.TemporaryDirectory() as scratch, _one_thread():
-        model = create_classifier(ARCHITECTURE, "none", len(dataset.classes), image_size).eval()
-        preprocessing = preprocessing_of(model, image_size)
-        untrained = EpochResult(0, 0.0, 0.0, 0.0, 0.0)
-        trained = TrainedModel(model, ARCHITECTURE, dataset.classes, preprocessing, 1.0, 0.0, (untrained,), untrained)
-        package = export_package(trained, dataset, Path(scratch) / "package", name="bench", weights="none", seed=0)
-        runtime, images = Runtime(package), [dataset.image(index) for index in range(8)]
+@dataclass(frozen=True)
+class Load:
+    """What the services are asked, and how often."""
+
+    architectures: tuple[str, ...] = ("mobilenetv3_small_100", "mobilenetv2_140")
+    image_size: int = 224
+    pictures: tuple[tuple[int, int], ...] = ((224, 224), (1000, 800))  # width and height
+    clients: tuple[int, ...] = (1, 8, 32)
+    requests: int = 200  # in a measurement
+    rounds: int = 3  # of which the median counts
+    workers: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network with random weights, in torch and as a package."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    package: ModelPackage
+
+
+def figures(load: Load = Load(), rounds: int = 40) -> Iterator[Figure]:
+    """Measure a package without HTTP in `rounds`, then what a request costs, memory and start of each architecture."""
+    moths = SyntheticConfig(species=SPECIES, per_class_train=4, per_class_val=4, per_class_test=4)
+    dataset = synthetic_dataset(moths, load.image_size, seed=0)
+    with tempfile.TemporaryDirectory() as scratch, home(Path(scratch, "home")):
+        for index, architecture in enumerate(load.architectures):
+            exported = _export(architecture, dataset, load.image_size, Path(scratch, architecture))
+            if index == 0:
+                yield from _without_http(exported, [dataset.image(one) for one in range(8)], rounds)
+            files = {
+                (width, height): _pictures(width, height, Path(scratch, f"{width}x{height}"))
+                for width, height in load.pictures
+            }
+            tag = build(exported.package, architecture)
+            yield from _cost(exported.package, tag, load, files)
+            yield from _memory_and_start(exported.package, tag, load, files[load.pictures[-1]])
+
+
+def _cost(package: ModelPackage, tag: str, load: Load, files: dict[tuple[int, int], list[Path]]) -> Iterator[Figure]:
+    architecture = package.spec.architecture
+    with ExitStack() as stack:
+        servers = {
+            "ours": stack.enter_context(deployed(tag, package, load.workers)),
+            "eager": stack.enter_context(rival("eager", package, load.workers)),
+            "onnx": stack.enter_context(rival("onnx", package, load.workers)),
+        }
+        for (width, height), paths in files.items():
+            messages = _messages(paths)
+            for server in servers.values():
+                server.cpu(messages, clients=max(load.clients), requests=8 * load.workers)  # warm, and not counted
+            spent: dict[tuple[str, int], list[float]] = defaultdict(list)
+            for _ in range(load.rounds):
+                bare = loop(package, paths, load.requests).cpu
+                for clients in load.clients:
+                    spent["bare", clients].append(bare)
+                    for name, server in servers.items():
+                        spent[name, clients].append(server.cpu(messages, clients=clients, requests=load.requests))
+            size = f"{width}" if width == height else f"{width}x{height}"
+            for clients in load.clients:
+                ours = median(spent["ours", clients])
+                for name in ("eager", "onnx", "bare"):
+                    figure = f"serving.cpu_beside_{name}.{architecture}.{size}.{clients}"
+                    yield beside(figure, ours, median(spent[name, clients]), UNIT)
+        more, theirs = (servers[name].private() for name in ("ours", "onnx"))
+        yield beside(f"serving.each_more_worker.{architecture}", more, theirs, "MB")
+
+
+def _memory_and_start(package: ModelPackage, tag: str, load: Load, paths: list[Path]) -> Iterator[Figure]:
+    """Measure one worker: how long it takes to start, and its memory, with one client and with many."""
+    architecture, messages = package.spec.architecture, _messages(paths)
+    few, many = min(load.clients), max(load.clients)
+    bare = loop(package, paths, len(paths)).memory
+
+    def grown(server: Server) -> list[float]:
+        memory = []
+        for clients in (few, many):
+            server.cpu(messages, clients=clients, requests=load.requests)
+            memory.append(server.resident())
+        return memory
+
+    with deployed(tag, package, 1) as ours:
+        start = ours.start
+        with_one, with_many = grown(ours)
+    with rival("onnx", package, 1) as theirs:
+        yield beside(f"serving.start.{architecture}", start, theirs.start, "seconds until ready")
+    yield beside(f"serving.first_worker.{architecture}", with_one, bare, "MB")
+    yield beside(f"serving.memory_under_load.{architecture}.{many}", with_many, with_one, "MB")
+
+
+def _export(architecture: str, dataset: ImageDataset, image_size: int, path: Path) -> Exported:
+    torch.manual_seed(0)
+    model = create_classifier(architecture, "none", len(dataset.classes), image_size).eval()
+    preprocessing = preprocessing_of(model, image_size)
+    untrained = EpochResult(0, 0.0, 0.0, 0.0, 0.0)
+    trained = TrainedModel(model, architecture, dataset.classes, preprocessing, 1.0, 0.0, (untrained,), untrained)
+    package = export_package(trained, dataset, path, name=architecture, weights="none", seed=0)
+    return Exported(model, preprocessing, package)
+
+
+def _pictures(width: int, height: int, folder: Path) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{index}.jpg" for index in range(DIFFERENT)]
+    for index, path in enumerate(paths):
+        rng = np.random.default_rng(index)
+        moth = np.asarray(Image.fromarray(draw_moth(index % SPECIES, rng, 96)).resize((width, height)), dtype=np.int16)
+        grain = rng.integers(-GRAIN, GRAIN + 1, (height, width, 1), dtype=np.int16)
+        Image.fromarray((moth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return paths
+
+
+def _messages(paths: list[Path]) -> list[bytes]:
+    return [predict_request(path.read_bytes()) for path in paths]
+
+
+def _without_http(exported: Exported, images: list[bytes], rounds: int) -> Iterator[Figure]:
+    """Measure from a file's bytes to probabilities with one thread each, as one worker of the endpoint has it."""
+    runtime = Runtime(exported.package)
+    with _one_thread():
         for name, batch in (("serving.picture", images[:1]), ("serving.batch_of_8", images)):
             yield compare(
                 name,
                 lambda batch=batch: runtime.predict(batch),
-                lambda batch=batch: _eager(model, preprocessing, batch),
+                lambda batch=batch: _eager(exported.model, exported.preprocessing, batch),
                 rounds=rounds,
                 per=len(batch),
             )
@@ -68,5 +195,16 @@ def _eager(model: nn.Module, preprocessing: Preprocessing, images: list[bytes]) 
     return model(torch.stack(rows)).softmax(dim=1)
 
 
+@click.command()
+@click.option("--architecture", multiple=True, default=Load.architectures, show_default=True, help="May be repeated.")
+@click.option("--requests", default=Load.requests, show_default=True, help="In a measurement.")
+@click.option("--rounds", default=Load.rounds, show_default=True, help="Measurements, of which the median counts.")
+@click.option("--workers", default=Load.workers, show_default=True, help="Of each service.")
+def main(architecture: tuple[str, ...], requests: int, rounds: int, workers: int) -> None:
+    """Print one JSON line a figure."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
+    show(figures(Load(architecture, requests=requests, rounds=rounds, workers=workers)))
+
+
 if __name__ == "__main__":
-    show(figures())
+    main()

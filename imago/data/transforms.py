@@ -186,8 +186,10 @@ def normalise(picture: RGB, preprocessing: Preprocessing) -> npt.NDArray[np.floa
     """Turn a square picture into a model's input: (3, size, size) float32."""
     mean = np.asarray(preprocessing.mean, dtype=np.float32) * np.float32(255)
     scale = np.float32(1) / (np.asarray(preprocessing.std, dtype=np.float32) * np.float32(255))
-    values = (picture.astype(np.float32) - mean) * scale
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+    values = np.ascontiguousarray(picture.transpose(2, 0, 1)).astype(np.float32)  # planes are worked through fastest
+    values -= mean[:, None, None]
+    values *= scale[:, None, None]
+    return values
 
 
 def preprocess(picture: RGB, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:

@@ -106,6 +106,18 @@ class PredictionStore:
         with self._connect(create=True) as connection:
             connection.executemany(_INSERT, [_encoded(row) for row in rows])
 
+    def hold(self) -> sqlite3.Connection:
+        """Return an idle connection to the file, which must be there, for whoever writes often.
+
+        While it is open, SQLite keeps its log, which it else makes and removes around each write: most of the cost.
+        """
+        try:
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, check_same_thread=False)
+            connection.execute("SELECT 1 FROM predictions LIMIT 1").fetchall()  # only now is the file open
+        except sqlite3.Error as error:
+            raise ImagoError(f"The prediction store {self.path} cannot be used: {error}") from error
+        return connection
+
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Keep the true label of a prediction; False where no such prediction is known."""
         if not self.path.exists():

@@ -1,6 +1,7 @@
 """Keeps predictions without holding a request up: a thread writes them in batches, and a full disk costs no answer."""
 
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -44,6 +45,7 @@ class PredictionWriter:
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._failing = False
+        self._held: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
         self._thread.start()
 
@@ -75,6 +77,9 @@ class PredictionWriter:
         self._thread.join(timeout=15)
         if not self.flush():
             logger.warning("%d predictions were not kept.", len(self._pending))
+        with self._writing:
+            if self._held is not None:
+                self._held.close()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -97,6 +102,8 @@ class PredictionWriter:
     def _write(self, rows: list[Mapping[str, Any]]) -> bool:
         try:
             self.store.add(rows)
+            if self._held is None:
+                self._held = self.store.hold()
         except ImagoError as error:
             if not self._failing:
                 logger.warning("%s Predictions are answered, and kept in memory meanwhile.", error)

@@ -144,8 +144,10 @@ class Runtime:
         readable = [item for item in prepared if isinstance(item, _Prepared)]
         answers: list[Prediction | Unreadable] = []
         if readable:
+            tensors = [item.tensor for item in readable]
+            batch = np.stack(tensors) if len(tensors) > 1 else tensors[0][None]  # one is not copied
             decoded = time.perf_counter()
-            probabilities, embeddings = self.predict_array(np.stack([item.tensor for item in readable]))
+            probabilities, embeddings = self.predict_array(batch)
             if observe is not None:
                 observe(len(readable), decoded - begun, time.perf_counter() - decoded)
             rows = iter(zip(probabilities, embeddings, strict=True))

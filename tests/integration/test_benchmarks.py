@@ -1,14 +1,22 @@
 """The benchmarks run, and print one JSON line a figure of the shape that others rely on."""
 
 import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import timm
+import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from timm.models import save_for_hf
 
 import imago.torchvision_compat  # noqa: F401  (before timm)
-from benchmarks import Figure, compare, data, serving, show, training
+from benchmarks import Figure, compare, data, load, serving, show, training
 from benchmarks.plain import Task
 from tests.unit.training.moths import ARCHITECTURE
 
@@ -35,11 +43,8 @@ def test_a_figure_is_ours_beside_theirs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_every_benchmark_measures_both_sides() -> None:
-    figures = [
-        *data.figures(pictures=100, few=60, many=120),
-        *serving.figures(rounds=2, image_size=64),
-    ]
+def test_data_is_measured_on_both_sides() -> None:
+    figures = list(data.figures(pictures=100, few=60, many=120))
     assert [figure.name for figure in figures] == [
         "data.load_and_check",
         "data.beside_cleanvision",
@@ -47,10 +52,51 @@ def test_every_benchmark_measures_both_sides() -> None:
         "data.load_again",
         "data.near_duplicates_growth",
         "data.peak_memory",
-        "serving.picture",
-        "serving.batch_of_8",
     ]
     check(figures)
+
+
+@pytest.mark.slow
+def test_the_endpoint_is_measured_beside_services_written_by_hand() -> None:
+    asked = serving.Load((ARCHITECTURE,), 64, pictures=((80, 60),), clients=(1, 4), requests=40, rounds=1, workers=2)
+    figures = list(serving.figures(asked, rounds=2))
+    cpu = [f"{theirs}.{ARCHITECTURE}.80x60.{clients}" for clients in (1, 4) for theirs in ("eager", "onnx", "bare")]
+    assert [figure.name for figure in figures] == [
+        "serving.picture",
+        "serving.batch_of_8",
+        *(f"serving.cpu_beside_{name}" for name in cpu),
+        f"serving.each_more_worker.{ARCHITECTURE}",
+        f"serving.start.{ARCHITECTURE}",
+        f"serving.first_worker.{ARCHITECTURE}",
+        f"serving.memory_under_load.{ARCHITECTURE}.4",
+    ]
+    check(figures)
+    assert not any("supervisor.py" in " ".join(one.cmdline()) for one in psutil.Process().children(recursive=True))
+
+
+def test_a_request_that_is_not_answered_with_200_ends_the_load() -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("full", status_code=200 if scope["path"] == "/predict" else 503)(scope, receive, send)
+
+    with serve(refuse) as port:
+        request = load.predict_request(b"moth")
+        assert len(load.press(port, [request], clients=2, requests=5, seconds=30)) == 5
+        with pytest.raises(ExceptionGroup) as failed:
+            load.press(port, [request.replace(b"/predict", b"/other00", 1)], clients=2, requests=5, seconds=30)
+    assert "503" in str(failed.value.exceptions[0])
+
+
+@contextmanager
+def serve(app: ASGIApp) -> Iterator[int]:
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+        thread.start()
+        try:
+            yield int(door.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.mark.slow

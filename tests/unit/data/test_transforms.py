@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imago.data.transforms import Preprocessing, UnreadablePicture, decode, preprocess, resize_to_square
+from imago.data.transforms import Preprocessing, UnreadablePicture, decode, normalise, preprocess, resize_to_square
 from tests.pictures import png_that_claims
 
 
@@ -120,6 +120,16 @@ def test_preprocessing_centres_scales_and_normalises() -> None:
     assert tensor.shape == (3, 10, 10)
     assert tensor.dtype == np.float32
     np.testing.assert_allclose(tensor, 1.0, atol=1e-6)
+
+
+def test_normalising_gives_the_same_bits_as_the_plain_formula() -> None:
+    how = Preprocessing(image_size=40, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    picture = np.asarray(_noise(40))
+    mean, std = (np.asarray(values, dtype=np.float32) * np.float32(255) for values in (how.mean, how.std))
+    expected = ((picture.astype(np.float32) - mean) * (np.float32(1) / std)).transpose(2, 0, 1)
+    tensor = normalise(picture, how)
+    assert tensor.flags.c_contiguous
+    assert tensor.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

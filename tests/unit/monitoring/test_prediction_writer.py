@@ -70,6 +70,31 @@ def test_closing_writes_what_waits(disk: Disk) -> None:
     assert disk.count() == 1
 
 
+def test_the_log_stays_between_writes_and_is_cleared_away_at_the_end(disk: Disk) -> None:
+    writer = PredictionWriter(disk, interval=60)
+    log = disk.path.with_name(f"{disk.path.name}-wal")
+    for number in range(2):
+        writer.put(row(number))
+        writer.flush()
+        assert log.exists()
+    assert PredictionStore(disk.path).count() == 2
+    writer.close()
+    assert not log.exists()
+    assert disk.count() == 2
+
+
+def test_a_file_that_was_removed_is_made_anew(disk: Disk) -> None:
+    writer = PredictionWriter(disk, interval=60)
+    writer.put(row(1))
+    writer.flush()
+    for file in disk.path.parent.iterdir():
+        file.unlink()
+    writer.put(row(2))
+    assert writer.flush()
+    assert disk.window()["prediction_id"].to_pylist() == ["id-2"]
+    writer.close()
+
+
 def test_a_full_disk_loses_nothing_while_there_is_room(disk: Disk, writer: PredictionWriter) -> None:
     disk.full = True
     writer.put(row(1))
