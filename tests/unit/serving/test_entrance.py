@@ -48,7 +48,8 @@ def log(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[LogFormat], Ca
     """Configure the log, and give what reads its lines; what pytest has set up comes back afterwards."""
     loggers = [logging.getLogger(name) for name in ("bentoml", "uvicorn.error", "circus", "imago.access")]
     before = [(each, each.level, each.handlers, each.propagate) for each in loggers]
-    handlers = logging.root.handlers
+    handlers, root_level = logging.root.handlers, logging.root.level
+    logging.root.setLevel(logging.WARNING)  # as a worker's is: ZenML, in another test, makes more be said
 
     def configure(log_format: LogFormat) -> Callable[[], list[str]]:
         logs.configure(log_format)
@@ -56,6 +57,7 @@ def log(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[LogFormat], Ca
 
     yield configure
     logging.root.handlers = handlers
+    logging.root.setLevel(root_level)
     logging.captureWarnings(False)
     for each, level, own, propagate in before:
         each.handlers, each.propagate = own, propagate
