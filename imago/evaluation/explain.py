@@ -18,7 +18,7 @@ _TURBO = np.array(
 """Nine stations of the Turbo colour map, from nothing to all."""
 
 _STRONGEST = 0.6
-_BATCH = 16
+_BATCH = 8
 _LEAST = 0.01
 
 

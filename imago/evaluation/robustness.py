@@ -12,9 +12,8 @@ from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS, RGB, decode, normalise, resize_to_square
 from imago.evaluation.metrics import Finding
 from imago.evaluation.significance import holm, mcnemar
-from imago.serving.runtime import Runtime
+from imago.serving.runtime import BATCH, Runtime
 
-_BATCH = 32
 _SIGNIFICANCE = 0.05
 STRENGTHS = (1, 2, 3)
 
@@ -153,8 +152,8 @@ def _right(runtime: Runtime, pictures: Sequence[RGB], truth: npt.NDArray[np.obje
 
 
 def _batches(runtime: Runtime, pictures: Sequence[RGB]) -> Iterator[npt.NDArray[np.float32]]:
-    for start in range(0, len(pictures), _BATCH):
-        yield np.stack([normalise(picture, runtime.spec.preprocessing) for picture in pictures[start : start + _BATCH]])
+    for start in range(0, len(pictures), BATCH):
+        yield np.stack([normalise(picture, runtime.spec.preprocessing) for picture in pictures[start : start + BATCH]])
 
 
 def _clipped(values: npt.NDArray[np.floating]) -> RGB:

@@ -16,7 +16,7 @@ from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture
 from imago.errors import ImagoError
 from imago.serving.package import ModelPackage
 
-BATCH = 32
+BATCH = 8  # a CPU is no faster with more, and they take a gigabyte
 
 Floats = npt.NDArray[np.float32]
 

@@ -22,7 +22,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 Found = TypeVar("Found")
 
-CACHE_BYTES = 1 << 30  # of both splits together
+CACHE_BYTES = 1 << 27  # of both splits together; a step takes many times as long as decoding its pictures again
 _AT_ONCE = 64  # pictures that are decoded before it is seen whether they fit
 _MARGIN = 1.25  # a decoded picture is kept this much larger than the model sees it, for crops to be sharp
 
