@@ -146,6 +146,11 @@ class TrainingConfig(Section):
             raise ValueError("give this or training.reject_coverage, not both")
         return value
 
+    @property
+    def processes(self) -> int:
+        """How many train together, on all machines."""
+        return self.devices * self.nodes
+
 
 class EvaluationConfig(Section):
     """How the model is judged."""

@@ -1,6 +1,7 @@
 """Finds the files of this project that a module runs on, by reading its import statements."""
 
 import ast
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,12 @@ def sources_of(module: str, root: Path = ROOT) -> list[str]:
         parents = [name.rpartition(".")[0]] if "." in name else []
         waiting += [*parents, *_imports((root / file).read_text(encoding="utf-8"))]
     return sorted(found)
+
+
+def digest_of(module: str, root: Path = ROOT) -> str:
+    """Return a digest of the code that a module runs on, for what it keeps between runs."""
+    contents = [(root / file).read_bytes() for file in sources_of(module, root)]
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
 
 
 def _file(name: str, root: Path) -> str | None:

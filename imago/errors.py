@@ -70,6 +70,12 @@ def notes_of(error: BaseException | None) -> list[str]:
     return [note for note in getattr(error, "__notes__", ()) if isinstance(note, _Note)]
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the kind of one that says nothing in words."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    return line if any(letter.isalpha() for letter in line) else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return ` Did you mean 'a' or 'b'?` for the nearest of the known names, or an empty string."""
     spelt = {one.casefold(): one for one in known}

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from imago.errors import ConfigError
+from imago.files import newest_first, replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 _AT_WORK = 24 * 3600  # seconds
@@ -55,12 +55,8 @@ def write_report(name: str, text: str) -> Path:
     """
     path = reports() / name
     _make(path.parent, "IMAGO_REPORTS")
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -72,9 +68,10 @@ def place_for(kind: str, key: str, *, keep: int) -> Path:
     folder = home() / kind / key
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
-    for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
-        if time.time() - old.stat().st_mtime > _AT_WORK:
-            shutil.rmtree(old, ignore_errors=True)
+    for old in newest_first(folder.parent.iterdir())[keep:]:
+        with suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > _AT_WORK:
+                shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

@@ -107,14 +107,17 @@ def require_production(name: str, compared: Version | None) -> None:
         )
 
 
-def keep_alias(production: Version) -> None:
+def keep_alias(name: str, production: Version | None) -> None:
     """Let MLflow's alias stand where ZenML's stage does, which a promotion that was killed may have left elsewhere.
 
-    Where MLflow does not take it, that is said, and fails nothing.
+    Where nothing is in production there is none. Where MLflow does not take it, that is said, and fails nothing.
     """
     try:
-        with _alias_moved(production.name, production.number, production.package, "in production already"):
-            pass
+        if production is None:
+            _without_alias(name)
+        else:
+            with _alias_moved(name, production.number, production.package, "in production already"):
+                pass
     except (ImagoError, MlflowException) as error:
         logger.warning("MLflow's alias '%s' may not stand at what is in production: %s", ALIAS, error)
 
@@ -172,6 +175,17 @@ def _alias_moved(name: str, number: str, package: Callable[[], ModelPackage], re
             ):
                 _put_back(client, name, before)
         raise
+
+
+def _without_alias(name: str) -> None:
+    registry = Client().active_stack.model_registry
+    if registry is None:
+        return
+    require_server(f"nothing was changed of '{name}'")
+    client = registry.mlflow_client
+    with short_patience():
+        if client.search_registered_models(f"name = '{name}'", max_results=1):
+            _put_back(client, name, None)
 
 
 def _put_back(client: MlflowClient, name: str, before: str | None) -> None:

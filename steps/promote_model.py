@@ -53,7 +53,7 @@ def promote_model(
         if decision.promoted:
             require_production(challenger.name, champion)
             promote(challenger.name, number, model, reason=decision.reason, decision=context.step_run.id)
-    if champion is not None and (not decision.promoted or decision.challenger_version == champion.number):
-        keep_alias(champion)
+    if not decision.promoted or (champion is not None and decision.challenger_version == champion.number):
+        keep_alias(challenger.name, champion)
     log_metadata({"promoted": decision.promoted, "reason": decision.reason}, infer_model=True)
     return decision

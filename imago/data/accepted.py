@@ -2,26 +2,20 @@
 
 import hashlib
 from pathlib import Path
-from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
 
 from imago.config import DataConfig
 from imago.data.statistics import PictureTable, as_columns
+from imago.files import replacing
 from imago.home import home
 
 
 def remember(config: DataConfig, table: PictureTable) -> None:
     """Keep the table of the accepted pictures of a source, in place of the one before."""
-    path = _path(config)
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
+    with replacing(_path(config)) as partial:
         table.frame.to_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def last_accepted(config: DataConfig) -> PictureTable | None:

@@ -24,9 +24,10 @@ from imago.data.listing import Listing, Row, split_named
 from imago.data.manifest import SUFFIXES, holds_pictures, list_manifest, read_manifest
 from imago.data.splitting import assign_splits, look_alike_groups
 from imago.data.synthetic import synthetic_dataset
-from imago.dependencies import sources_of
+from imago.dependencies import digest_of
 from imago.errors import ConfigError, DataRefused, did_you_mean
-from imago.home import ROOT, home
+from imago.files import newest_first
+from imago.home import home
 
 _READERS = 2
 _AHEAD = 256  # pictures
@@ -64,7 +65,7 @@ def load_dataset(config: DataConfig, seed: int) -> ImageDataset:
         if _of_a_hub(str(config.source)):
             return replace(dataset, file=None)
         fresh.replace(known)
-        for old in sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+        for old in newest_first(folder.glob("*.arrow"))[_KEPT:]:
             old.unlink(missing_ok=True)
         return replace(dataset, file=known)
     finally:
@@ -115,10 +116,9 @@ def _of_hugging_face(source: str) -> bool:
 def _key(config: DataConfig, seed: int) -> str:
     """Return a digest of all that decides what is read."""
     reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side"})
-    code = [(ROOT / file).read_bytes() for file in sources_of(__name__)]
     state = source_state(config.source)
     place = str(Path(str(config.source)).absolute())
-    return hashlib.sha256(repr((place, state, reading, seed, code)).encode()).hexdigest()
+    return hashlib.sha256(repr((place, state, reading, seed, digest_of(__name__))).encode()).hexdigest()
 
 
 def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:

@@ -24,11 +24,12 @@ _CORRUPTIONS = {
 
 
 def percent(share: float | None) -> str:
-    """Return a share as a person would say it: `93%`, `99.4%` near the ends, `–` for none."""
+    """Return a share as a person would say it: `93%`, `99.4%` near the ends, `–` for none; `100%` is all of it."""
     if share is None:
         return "–"
-    near_an_end = 0 < share < 0.01 or 0.99 < share < 1
-    return f"{share:.1%}" if near_an_end else f"{share:.0%}"
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return f"{min(max(share, 0.001), 0.999):.1%}"
+    return f"{share:.0%}"
 
 
 def magnitude(count: int) -> str:

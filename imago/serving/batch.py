@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from uuid import uuid4
 
 import jinja2
 import pyarrow as pa
@@ -20,6 +19,7 @@ from imago.data.folders import walk
 from imago.data.listing import EXTENSIONS, MAX_FILE_BYTES, is_picture, read_file, readable_name
 from imago.data.transforms import UnreadablePicture, decode
 from imago.errors import ConfigError, DataRefused
+from imago.files import replacing
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Prediction, Runtime, Unreadable
 
@@ -69,13 +69,8 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-        try:
+        with replacing(path) as partial:
             pq.write_table(self.table, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @property
     def page(self) -> str:

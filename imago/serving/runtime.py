@@ -13,7 +13,7 @@ import onnxruntime as ort
 from imago.data import transforms
 from imago.data.features import picture_features
 from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture
-from imago.errors import ImagoError
+from imago.errors import ImagoError, first_line
 from imago.serving.package import ModelPackage
 
 BATCH = 8  # a CPU is no faster with more, and they take a gigabyte
@@ -81,7 +81,7 @@ class Runtime:
         try:
             self._session = ort.InferenceSession(str(package.onnx), options, providers=["CPUExecutionProvider"])
         except _LOAD_ERRORS as error:
-            raise ImagoError(f"The graph {package.onnx} cannot be loaded: {_first_line(error)}") from error
+            raise ImagoError(f"The graph {package.onnx} cannot be loaded: {first_line(error)}") from error
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         if not {"logits", "embedding"} <= outputs.keys():
             raise ImagoError(f"The graph {package.onnx} gives {sorted(outputs)}, not `logits` and `embedding`.")
@@ -190,7 +190,3 @@ class Runtime:
             width=prepared.width,
             height=prepared.height,
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

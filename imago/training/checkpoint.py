@@ -17,12 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.serialization import safe_globals
 
-from imago.errors import ConfigError, did_you_mean
+from imago.errors import ConfigError, did_you_mean, first_line
 
 State = dict[str, torch.Tensor]
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-UNREADABLE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError, struct.error)
+UNREADABLE = (
+    OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError, struct.error, AssertionError,
+    AttributeError, TypeError,
+)  # fmt: skip
+"""What torch and safetensors raise for bytes that are damaged; an UnpicklingError may mean code."""
 _FOLDER_FILES = (*HUB_FILES, "weights.safetensors")
 _CONTAINERS = ("state_dict_ema", "state_dict", "model_ema", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")  # of several devices, of torch.compile, of Lightning
@@ -107,7 +111,7 @@ def _read_state(path: Path) -> State:
         with safe_globals(_PLAIN):
             raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except UNREADABLE as error:
-        raise ConfigError(f"model.weights: {path} is not a readable checkpoint: {_first_line(error)}") from error
+        raise ConfigError(f"model.weights: {path} is not a readable checkpoint: {first_line(error)}") from error
     except UnpicklingError as error:
         raise ConfigError(
             f"model.weights: {path} is not a checkpoint of plain tensors, so it is not opened: save "
@@ -119,8 +123,3 @@ def _read_state(path: Path) -> State:
     if not isinstance(raw, dict) or not raw or not all(isinstance(value, torch.Tensor) for value in raw.values()):
         raise ConfigError(f"model.weights: {path} holds no named tensors.")
     return {str(name): value for name, value in raw.items()}
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [""])[0]
-    return line if any(letter.isalpha() for letter in line) else type(error).__name__

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from torch import nn
 
 from imago.data.transforms import Preprocessing
-from imago.errors import ConfigError, did_you_mean
+from imago.errors import ConfigError, did_you_mean, first_line
 from imago.training import hub
 from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, unwrapped, weights_state
 from imago.training.head import head_keys
@@ -116,7 +116,7 @@ def has_fixed_size(architecture: str) -> bool:
 def _pretrained(architecture: str, num_classes: int, image_size: int) -> nn.Module:
     config = _hub_weights(architecture)
     try:
-        overlay = {"file": hub.fetched(config.hf_hub_id)} if config.hf_hub_id else {}
+        overlay = {"file": hub.fetched(config.hf_hub_id) if config.hf_hub_id else hub.fetched_from(config.url)}
     except hub.NO_NETWORK as error:
         raise _not_to_be_had(architecture, error) from error
     with torch.random.fork_rng(devices=[]):
@@ -232,7 +232,7 @@ def try_out(model: nn.Module, architecture: str, image_size: int, key: str = "da
 def _unfit(architecture: str, image_size: int, error: Exception, key: str = "data.image_size") -> str:
     return (
         f"model.architecture: '{architecture}' does not take pictures of {image_size}×{image_size} pixels "
-        f"({key}): {_first_line(error)}"
+        f"({key}): {first_line(error)}"
     )
 
 
@@ -249,7 +249,3 @@ def _with_all(error: ConfigError, names: list[str]) -> ConfigError:
 
 def _on_a_line(error: BaseException) -> str:
     return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …").rstrip(".")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

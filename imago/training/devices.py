@@ -1,5 +1,6 @@
 """Which devices and processes a training may be spread over, and how they are started."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,16 @@ def check_devices(training: TrainingConfig) -> None:
     options_of(training)
     if 0 < (gpus := torch.cuda.device_count()) < training.devices:
         raise ConfigError(f"training.devices is {training.devices}, and this machine has {gpus} GPUs: ask for no more.")
+
+
+def check_shares(training: TrainingConfig, pictures: Mapping[str, int]) -> None:
+    """Raise ConfigError where a process would get none of a split's pictures."""
+    for split, count in pictures.items():
+        if count < training.processes:
+            raise ConfigError(
+                f"training.devices: {training.processes} processes cannot share {count} {split} pictures: ask "
+                "for no more than there are."
+            )
 
 
 def check_one_node(training: TrainingConfig) -> None:

@@ -18,6 +18,7 @@ from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
+from imago.training.checkpoint import UNREADABLE
 from imago.training.datamodule import Batch, of_all
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
@@ -177,7 +178,9 @@ def interrupted(checkpoint: Path, reporting: Reporter) -> Interrupted | None:
         return Interrupted(epoch + 1, state["at_once"], state["spent"], history)
     except FileNotFoundError:
         return None
-    except (EOFError, LookupError, ValueError, TypeError, RuntimeError, UnpicklingError, StopIteration) as error:
+    except OSError:
+        raise
+    except (*UNREADABLE, UnpicklingError, StopIteration) as error:
         if is_lack_of_memory(error):
             raise
         aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))

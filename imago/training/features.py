@@ -3,18 +3,18 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
-from imago import __version__
+from imago.dependencies import digest_of
+from imago.files import newest_first, replacing
 from imago.progress import Reporter
 from imago.training.datamodule import PictureDataModule
 from imago.training.head import embed
@@ -48,7 +48,6 @@ def features_of(
 
     if cache is None:
         return compute()
-    cache.mkdir(parents=True, exist_ok=True)
     return cached_features(cache / f"{_key(network, data)}.safetensors", compute)
 
 
@@ -80,21 +79,18 @@ def cached_features(path: Path, compute: Callable[[], tuple[Features, Features]]
         return (stored["train"], stored["train_labels"]), (stored["val"], stored["val_labels"])
     except (OSError, KeyError, SafetensorError):  # not there yet, or damaged
         train, val = compute()
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        save_file({"train": train[0], "train_labels": train[1], "val": val[0], "val_labels": val[1]}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    for old in sorted(path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT:]:
+    with replacing(path) as partial:  # written by Python, whose errors tell a full disk
+        partial.write_bytes(save({"train": train[0], "train_labels": train[1], "val": val[0], "val_labels": val[1]}))
+    for old in newest_first(path.parent.glob("*.safetensors"))[_KEPT:]:
         old.unlink(missing_ok=True)
     return train, val
 
 
 def _key(network: nn.Module, data: PictureDataModule) -> str:
-    """Return a digest of all that decides the features: the backbone, its pictures and how they are shown to it."""
-    shown = (data.contents, data.preprocessing, data.how is None, torch.__version__, timm.__version__, __version__)
-    digest = hashlib.sha256(repr(shown).encode())
+    """Return a digest of what decides the features: the backbone, its pictures, and the code that shows them to it."""
+    shown = (data.contents, data.preprocessing, data.how is None)
+    by = (torch.__version__, timm.__version__, digest_of(__name__))
+    digest = hashlib.sha256(repr((shown, by)).encode())
     head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
     for name, value in network.state_dict().items():
         if value.data_ptr() not in head:

@@ -47,7 +47,7 @@ def fit(
         accelerator="auto",
         devices=training.devices,
         num_nodes=training.nodes,
-        strategy="auto" if training.devices * training.nodes == 1 else Nodes(**options_of(training)),
+        strategy="auto" if training.processes == 1 else Nodes(**options_of(training)),
         use_distributed_sampler=False,
         logger=logger or False,
         callbacks=[callback],

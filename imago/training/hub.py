@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import httpx
+import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import tqdm
 
+from imago.files import replacing
 from imago.training.checkpoint import HUB_FILES
 
 NO_NETWORK = (OSError, httpx.HTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
@@ -18,6 +20,7 @@ _PAUSES = (1.0, 2.0)  # seconds
 _TRANSIENT = {429, 500, 502, 503, 504}
 _BEGINNINGS = 3
 _SHA256 = re.compile("[0-9a-f]{64}")
+_BEGINNING = re.compile(r"-([0-9a-f]{8})[0-9a-f]?\.")  # of the SHA-256, in a file's name: torch.hub's convention
 
 
 class _Download(tqdm):  # type: ignore[misc]
@@ -77,6 +80,36 @@ def ask(hub_id: str) -> str:
             if error.response.status_code != httpx.codes.NOT_FOUND or name == HUB_FILES[-1]:
                 raise
     raise AssertionError("unreachable")
+
+
+def fetched_from(url: str) -> str:
+    """Return the file of weights that are elsewhere than on the hub, from torch's cache or fetched into it.
+
+    Raises one of `NO_NETWORK` where it does not come whole, as its length and the checksum in its name tell.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(httpx.URL(url).path).name
+    if path.is_file() and _is_as_named(path, path.name):
+        return str(path)
+    with httpx.stream("GET", url, follow_redirects=True, timeout=_PATIENCE) as response:
+        response.raise_for_status()
+        length = int(response.headers.get("Content-Length", 0)) or None
+        bar = tqdm(total=length, unit="B", unit_scale=True, desc=path.name)  # type: ignore[no-untyped-call]
+        with replacing(path) as partial:
+            with partial.open("wb") as file, bar:
+                for part in response.iter_raw():
+                    file.write(part)
+                    bar.update(len(part))
+            if not _is_as_named(partial, path.name):
+                raise OSError(f"{url} came with another checksum than its name says")
+    return str(path)
+
+
+def _is_as_named(path: Path, name: str) -> bool:
+    named = _BEGINNING.search(name)
+    if named is None:
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(named[1])
 
 
 def _is_whole(path: str) -> bool:

@@ -5,10 +5,11 @@ import hashlib
 import platform
 import time
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from torch import nn
+
+from imago.files import replacing
 
 _PICTURES, _TURNS = 4, 3
 _CLEARLY = 0.95  # of the time in the usual layout
@@ -39,10 +40,8 @@ def measured_memory_format(model: nn.Module, architecture: str, image_size: int,
     except (FileNotFoundError, KeyError):
         seconds = {name: _seconds(model, image_size, layout) for name, layout in _LAYOUTS.items()}
     name = "channels_last" if seconds["channels_last"] < _CLEARLY * seconds["contiguous"] else "contiguous"
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_name(f".{kept.name}.{uuid4().hex[:8]}")
-    partial.write_text(name, encoding="utf-8")
-    partial.replace(kept)
+    with replacing(kept) as partial:
+        partial.write_text(name, encoding="utf-8")
     return _LAYOUTS[name]
 
 

@@ -63,8 +63,7 @@ def num_workers(training: TrainingConfig) -> int:
 def working_device(training: TrainingConfig) -> torch.device:
     """Return what computes beside Lightning: one GPU; the CPU where several processes are to be forked, which may not
     find a GPU in use."""
-    alone = training.devices * training.nodes == 1
-    return torch.device("cuda" if alone and torch.cuda.device_count() else "cpu")
+    return torch.device("cuda" if training.processes == 1 and torch.cuda.device_count() else "cpu")
 
 
 def recipe_for(training: TrainingConfig, *, pretrained: bool, image_size: int, fixed_size: bool = False) -> Recipe:
@@ -90,8 +89,8 @@ def _precision(training: TrainingConfig) -> Precision:
     """Return what the configuration says, or bfloat16 on one GPU that has it: to ask is to be unable to fork."""
     if training.precision != "auto":
         return training.precision
-    alone = training.devices * training.nodes == 1
-    able = alone and torch.cuda.device_count() and torch.cuda.is_bf16_supported(including_emulation=False)
+    alone = training.processes == 1 and torch.cuda.device_count()
+    able = alone and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if able else "32-true"
 
 

@@ -1,4 +1,4 @@
-"""What to do where memory was too small for a training."""
+"""What to do where memory was too small for a training, or what it takes at a time too few pictures."""
 
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
@@ -25,3 +25,12 @@ def for_less_memory(training: TrainingConfig, error: Exception, side: int) -> Tr
         f"Memory does not do for {now} pictures at a time: set training.micro_batch_size={now // 2}, or "
         "training.auto_batch_size=true, or take --config small_memory."
     ) from error
+
+
+def refuse_one_picture(error: Exception) -> None:
+    """Raise ImagoError where batch norm was to learn from a single value, which has no variance."""
+    if "Expected more than 1 value per channel" in str(error):
+        raise ImagoError(
+            "This network's batch norm does not learn from one picture at a time: take two or more "
+            "(training.batch_size and training.micro_batch_size), or set training.freeze_batch_norm=true."
+        ) from error

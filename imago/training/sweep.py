@@ -79,11 +79,10 @@ def sweep(
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
     What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
-    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for
-    a lack of memory or disk. The best trial has the
-    highest validation accuracy, then the lowest loss. Raises ConfigError for a space that cannot be searched, or
-    what every trial would stumble over alike, DataRefused where there is nothing to train with, and ImagoError where
-    every trial failed; the store then forgets them, so that they are tried again.
+    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for a lack of memory
+    or disk. The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space
+    that cannot be searched, or what every trial would stumble over alike, DataRefused where there is nothing to train
+    with, and ImagoError where every trial failed; the store then forgets them, so that they are tried again.
     """
     check_space(config)
     _check_shared(config)
@@ -119,7 +118,7 @@ def sweep(
         trials=tuple(trials),
         best=best,
         importance=importance,
-        note=None if importance else _why_no_importance(len(complete)),
+        note=None if importance else _why_no_importance(len(complete), config),
         configuration=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True),
     )
 
@@ -129,6 +128,7 @@ def _study(store: Path | None) -> optuna.Study:
     storage = None
     if store is not None:
         store.parent.mkdir(parents=True, exist_ok=True)
+        _mend(store)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(store)))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_TELLING)
     study = optuna.create_study(
@@ -144,6 +144,19 @@ def _study(store: Path | None) -> optuna.Study:
     return study
 
 
+def _mend(store: Path) -> None:
+    """Take off what a store does not hold whole: the line that was being written when the disk was full."""
+    if not store.exists():
+        return
+    with store.open("r+b") as file:
+        whole = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+        file.truncate(whole)
+
+
 def _tell(study: optuna.Study, number: int, trial: Trial) -> None:
     study.tell(number, trial.val_accuracy if trial.state == "complete" else None, _STATES[trial.state])
 
@@ -152,19 +165,24 @@ def _importance(study: optuna.Study) -> dict[str, float]:
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if len(complete) < _TELLING or len({trial.value for trial in complete}) < 2:
         return {}
+    varied = [key for key in complete[0].params if len({repr(trial.params[key]) for trial in complete}) > 1]
+    if len(varied) < 2:
+        return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = optuna.importance.get_param_importances(study)
+        found = optuna.importance.get_param_importances(study, params=varied)
     return {key: round(float(share), 3) for key, share in found.items()}
 
 
-def _why_no_importance(complete: int) -> str:
+def _why_no_importance(complete: int, config: Config) -> str:
+    if len(config.sweep.space) < 2:
+        return "what the result depended on takes two keys to compare: sweep.space has one"
     if complete < _TELLING:
         return (
             f"what the result depended on takes {_TELLING} complete trials to tell, and there are {complete}: raise "
             "sweep.trials, or set sweep.prune=false"
         )
-    return "the trials do not differ enough to tell what the result depended on"
+    return "the trials do not differ enough, in what was drawn or in how they did, to tell what the result depended on"
 
 
 def _check_shared(config: Config) -> None:

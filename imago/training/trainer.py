@@ -7,13 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
-from torch.nn import functional
 
 from imago import progress
 from imago.allocator import kept_memory
@@ -21,7 +18,6 @@ from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import Preprocessing
 from imago.errors import ConfigError, DataRefused
-from imago.evaluation.calibration import fit_reject_threshold, fit_temperature, softmax
 from imago.footprint import Spent
 from imago.history import EpochResult
 from imago.progress import Lines, Reporter
@@ -33,22 +29,21 @@ from imago.training.classifier import (
     preprocessing_of,
     try_out,
 )
+from imago.training.confidence import fit_confidence
 from imago.training.datamodule import PictureDataModule
-from imago.training.devices import check_devices
+from imago.training.devices import check_devices, check_shares
 from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, state_of
-from imago.training.features import Features, features_of, fit_head
+from imago.training.features import Features, features_of
 from imago.training.fit import fit, quiet, seeded
 from imago.training.head import head_of
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule, without_checkpoints
 from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
-from imago.training.shortage import for_less_memory
+from imago.training.shortage import for_less_memory, refuse_one_picture
+from imago.training.warmup import warm_up, zero_head
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
-
-_COVERAGE = 0.95
-_LOWEST_CERTAINTY = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,15 +93,16 @@ def train(
     check_devices(training)
     if training.rand_augment is not None:
         check_rand_augment(training.rand_augment)
-    alone = training.devices * training.nodes == 1
-    reporter = reporter or (progress.reporter() if alone else Lines(sys.stderr))  # a bar's thread would not be forked
+    reporter = reporter or (progress.reporter() if training.processes == 1 else Lines(sys.stderr))
     with kept_memory(), quiet(), reporter as reporting:
         cut, meter = interrupted(checkpoint, reporting), Meter(training)
         meter.before = cut.spent if cut else {}
         surroundings = Surroundings(image_size, seed, workdir, logger, _once(on_epoch), reporting, cache, meter)
         while True:
             if cut:
-                training = cut.with_kept_batch(training)
+                asked, training = training, cut.with_kept_batch(training)
+                if training != asked:
+                    reporting.note(f"{training.micro_batch_size} pictures at a time, as it was before")
                 far = f"after epoch {cut.epochs} of {training.epochs}"
                 reporting.note(
                     f"done before, {far}: its weights are taken"
@@ -116,7 +112,8 @@ def train(
             try:
                 with seeded(seed):
                     return _train(dataset, model, training, surroundings, cut)
-            except (MemoryError, RuntimeError, ProcessRaisedException) as error:
+            except (MemoryError, RuntimeError, ValueError, ProcessRaisedException) as error:
+                refuse_one_picture(error)
                 fixed = has_fixed_size(model.architecture)
                 tried = recipe_for(
                     training, pretrained=model.weights != "none", image_size=image_size, fixed_size=fixed
@@ -184,27 +181,26 @@ def _train(
         num_workers=num_workers(training),
         balanced=training.balance == "sampling",
     )
-    alone = training.devices * training.nodes == 1
-    best = Best(reporting, given.on_epoch if alone else None)
+    check_shares(training, {"train": len(data.train_labels), "val": len(data.val_labels)})
+    best = Best(reporting, given.on_epoch if training.processes == 1 else None)
     layout = memory_format_of(network)
     if given.cache is not None:
         layout = measured_memory_format(network, model.architecture, image_size, given.cache / "layouts")
     found: tuple[Features, Features] | None = None
-    head = head_of(network, image_size) if pretrained and training.warmup_head else None
-    if head is not None and head.bias is not None:
+    if not pretrained:
+        zero_head(network)
+    elif training.warmup_head and (head := head_of(network, image_size)) is not None and head.bias is not None:
         started = time.monotonic()
         network.to(working_device(training))
         found = features_of(network, data, layout, reporting, given.cache and given.cache / "features")
         network.cpu()
         if cut is None:
-            _warm_up(network, head, *found, best, started)
-    elif pretrained and training.warmup_head:
+            best.offer(warm_up(head, *found, started), network)
+    elif training.warmup_head:
         reporting.note(
             f"{model.architecture} does not end in one linear layer with a bias: its head is not fitted on frozen "
             "features first, so there is no such baseline to do better than, and no list of labels to look at again"
         )
-    elif not pretrained:
-        _zero_head(network)
     if not training.epochs and not best.history:
         raise ConfigError(f"training.epochs is 0, and {model.architecture} has no head that can be fitted alone.")
     if training.epochs:
@@ -214,23 +210,22 @@ def _train(
         if not over:
             begun = checkpoint if cut else None
             fit(module, data, callback, training, given.workdir, logger=given.logger, checkpoint=begun)
-        if over or (not alone and checkpoint.exists()):  # the best is known to the processes that trained, and kept
+        apart = training.processes > 1 and checkpoint.exists()  # the best is known to the processes that trained
+        if over or apart:
             best.on_epoch = given.on_epoch
             callback.load_state_dict(state_of(checkpoint))
         if best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
     network.load_state_dict(best.state)
     network.eval()
-    logits, labels = _validate(network.to(working_device(training)), data)
-    network.cpu()
-    temperature = fit_temperature(logits, labels)
+    confidence = fit_confidence(network, data, training)
     return TrainedModel(
         model=network,
         architecture=model.architecture,
         classes=classes,
         preprocessing=preprocessing,
-        temperature=temperature,
-        reject_threshold=_reject_threshold(softmax(logits, temperature), labels, training),
+        temperature=confidence.temperature,
+        reject_threshold=confidence.reject_threshold,
         history=tuple(best.history),
         best=best.result,
         train_ids=data.train_ids,
@@ -239,17 +234,6 @@ def _train(
         spent=given.meter.read(),
         recipe=recipe,
     )
-
-
-def _reject_threshold(
-    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], training: TrainingConfig
-) -> float:
-    """Return the threshold that reaches what was asked for; where nothing was, what is more likely than not stands."""
-    if training.reject_error is not None:
-        return fit_reject_threshold(probabilities, labels, target_error=training.reject_error)
-    if training.reject_coverage is not None:
-        return fit_reject_threshold(probabilities, labels, coverage=training.reject_coverage)
-    return min(fit_reject_threshold(probabilities, labels, coverage=_COVERAGE), _LOWEST_CERTAINTY)
 
 
 def _fitting(
@@ -270,29 +254,3 @@ def _fitting(
         reporting.note(f"{architecture} takes pictures of {image_size} pixels only: it trains at these in every epoch")
         return replace(recipe, sizes=(image_size,) * training.epochs)
     return recipe
-
-
-def _zero_head(network: nn.Module) -> None:
-    """Let a random network begin undecided: a random head's large gradients cost it the first epochs."""
-    head = network.get_classifier()  # type: ignore[operator]
-    if isinstance(head, nn.Linear):
-        nn.init.zeros_(head.weight)
-
-
-def _warm_up(network: nn.Module, head: nn.Linear, train: Features, val: Features, best: Best, started: float) -> None:
-    """Give the network the head that was fitted on its features, and offer it as epoch 0."""
-    fitted = fit_head(train, val, head.out_features)
-    head.load_state_dict(fitted.state_dict())
-    with torch.no_grad():
-        losses = [functional.cross_entropy(fitted(features), labels).item() for features, labels in (train, val)]
-        accuracy = (fitted(val[0]).argmax(1) == val[1]).float().mean().item()
-    best.offer(EpochResult(0, losses[0], losses[1], accuracy, time.monotonic() - started), network)
-
-
-def _validate(network: nn.Module, data: PictureDataModule) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    rows, device = [], next(network.parameters()).device
-    with torch.inference_mode():
-        for images, labels in data.val_dataloader():
-            rows.append((network(images.to(device)).cpu().numpy(), labels.numpy()))
-    logits, labels = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return logits, labels

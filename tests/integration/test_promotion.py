@@ -201,11 +201,26 @@ for compared in (first, None):
 print(json.dumps(said))
 """
 
+KILLED_IN_THE_FIRST = """
+from stack.production import keep_alias
+package = versions("never", 1)
+keep_alias("never", None)
+promote("never", "1", package, reason="the first")
+client.get_model_version("never", "1").set_stage("archived")  # killed before the stage moved, the alias stands alone
+found = [production_version("never"), aliased("never")]
+keep_alias("never", None)
+print(json.dumps([*found, aliased("never")]))
+"""
+
 ASTRAY = """
 elsewhere = mlflow.create_model_version("dealt", "elsewhere").version
 mlflow.set_registered_model_alias("dealt", "champion", elsewhere)
 print(json.dumps([]))
 """
+
+
+def test_an_alias_that_stands_alone_is_taken_away(workspace: Workspace) -> None:
+    assert workspace.python(PLACES + KILLED_IN_THE_FIRST) == [None, "1", None]
 
 
 def test_what_was_not_compared_with_is_not_replaced(workspace: Workspace) -> None:

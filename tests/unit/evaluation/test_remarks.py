@@ -11,7 +11,17 @@ from tests.unit.evaluation.reports import CLASSES, report_of, rights
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(None, "–"), (0.934, "93%"), (0.996, "99.6%"), (0.004, "0.4%"), (1.0, "100%"), (0.0, "0%")]
+    ("share", "text"),
+    [
+        (None, "–"),
+        (0.934, "93%"),
+        (0.996, "99.6%"),
+        (0.004, "0.4%"),
+        (1.0, "100%"),
+        (0.0, "0%"),
+        (0.9996, "99.9%"),
+        (0.0004, "0.1%"),
+    ],
 )
 def test_a_share_is_said_as_a_person_would(share: float | None, text: str) -> None:
     assert percent(share) == text

@@ -176,6 +176,11 @@ def test_devices_that_cannot_be_had_are_refused_before_anything_starts(
         _train(tmp_path, **options)
 
 
+def test_more_processes_than_a_split_has_pictures_are_refused_before_they_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.devices: 1000 processes cannot share \d+ train pictures"):
+        _train(tmp_path, devices=1000)
+
+
 def test_as_many_processes_as_asked_for_train_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     check_devices(TrainingConfig(devices=3))

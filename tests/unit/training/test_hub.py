@@ -1,5 +1,7 @@
 """Weights from a hub that misbehaves come whole, or it is said why not."""
 
+import hashlib
+import io
 import socket
 import time
 from pathlib import Path
@@ -209,3 +211,52 @@ def test_the_hub_turned_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set.*or to `none`"):
         create_classifier(ARCHITECTURE, "hub", 3, SIZE)
+
+
+ELSEWHERE = f"/releases/download/v1/{ARCHITECTURE}"
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> Path:
+    """Let timm know of weights at a place on the web only; return the folder where they are kept."""
+    monkeypatch.setattr("imago.training.classifier._hub_weights", lambda _: SimpleNamespace(hf_hub_id=None, url=url))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "torch"))
+    return tmp_path / "torch" / "checkpoints"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_weights_that_are_not_on_the_hub_come_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: bool
+) -> None:
+    content = pickled(LEARNED)
+    name = f"{ELSEWHERE}-{hashlib.sha256(content).hexdigest()[:8]}.pth" if named else f"{ELSEWHERE}.pth"
+    behaviour = Behaviour(breaks=1)
+    with served({name: content}, behaviour) as address:
+        kept = elsewhere(monkeypatch, tmp_path, address + name)
+        with pytest.raises(
+            ConfigError, match=r"cannot be had \(.*without sending complete message body.*\): try again later"
+        ):
+            create_classifier(ARCHITECTURE, "hub", 3, SIZE)
+        assert list(kept.iterdir()) == []
+        assert has_learned(create_classifier(ARCHITECTURE, "hub", 3, SIZE))
+        assert has_learned(create_classifier(ARCHITECTURE, "hub", 3, SIZE))
+    assert len(behaviour.downloads()) == 2
+
+
+def test_weights_with_another_checksum_than_their_name_has_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = f"{ELSEWHERE}-01234567.pth"
+    with served({name: pickled(LEARNED)}) as address:
+        kept = elsewhere(monkeypatch, tmp_path, address + name)
+        with pytest.raises(ConfigError, match="another checksum than its name says"):
+            create_classifier(ARCHITECTURE, "hub", 3, SIZE)
+        assert list(kept.iterdir()) == []
+        kept.joinpath(Path(name).name).write_bytes(b"what an earlier version left half")
+        with pytest.raises(ConfigError, match="another checksum than its name says"):
+            create_classifier(ARCHITECTURE, "hub", 3, SIZE)
+
+
+def pickled(state: dict[str, torch.Tensor]) -> bytes:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()

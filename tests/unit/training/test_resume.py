@@ -247,7 +247,7 @@ def test_averages_and_parts_of_batches_are_gone_on_with(tmp_path: Path, options:
     assert [result.val_loss for result in again.history] == [result.val_loss for result in uncut.history]
 
 
-@pytest.mark.parametrize("content", [b"", b"broken", None])
+@pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02X\xff", None])
 def test_a_checkpoint_that_cannot_be_used_begins_anew(
     tmp_path: Path, whole: TrainedModel, content: bytes | None
 ) -> None:

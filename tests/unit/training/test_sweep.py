@@ -156,12 +156,13 @@ def test_a_trial_that_does_worse_than_the_others_is_given_up_once_they_tell_what
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("imago.training.sweep.train", _trained([0.9, 0.8, 0.1, 0.9, 0.7, 0.1]))
-    config = _config(RATES, trials=6)
+    config = _config(RATES | {"training.batch_size": {"choices": [4, 8]}}, trials=6)
     result, _ = _sweep(config, tmp_path / "trials.log")
     assert [trial.state for trial in result.trials] == ["complete"] * 5 + ["pruned"]
     assert "median" in str(result.trials[5].reason)
     assert [trial.val_accuracies for trial in result.trials[4:]] == [{1: 0.7, 2: 0.7}, {1: 0.1}]
-    assert result.importance == {"training.learning_rate": 1.0}
+    assert result.importance.keys() == {"training.learning_rate", "training.batch_size"}
+    assert sum(result.importance.values()) == pytest.approx(1.0, abs=0.002)
     assert result.note is None
     assert _sweep(config, tmp_path / "trials.log")[0] == result
 
@@ -177,7 +178,23 @@ def test_where_the_trials_do_not_tell_what_it_depends_on_that_is_said(
     monkeypatch: pytest.MonkeyPatch, accuracies: list[float], said: str
 ) -> None:
     monkeypatch.setattr("imago.training.sweep.train", _trained(accuracies))
-    result, _ = _sweep(_config(RATES, trials=len(accuracies)))
+    result, _ = _sweep(_config(RATES | {"training.batch_size": {"choices": [4, 8]}}, trials=len(accuracies)))
+    assert result.importance == {}
+    assert said in str(result.note)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (RATES, "takes two keys to compare: sweep.space has one"),
+        (RATES | {"training.batch_size": {"choices": [8]}}, "do not differ enough, in what was drawn"),
+    ],
+)
+def test_a_key_alone_is_not_said_to_be_all_that_the_result_depends_on(
+    monkeypatch: pytest.MonkeyPatch, space: dict[str, dict[str, object]], said: str
+) -> None:
+    monkeypatch.setattr("imago.training.sweep.train", _trained([0.1, 0.2, 0.3, 0.4, 0.5]))
+    result, _ = _sweep(_config(space, trials=5))
     assert result.importance == {}
     assert said in str(result.note)
 
@@ -225,6 +242,17 @@ def test_a_full_disk_is_no_trial_s_fault_and_the_sweep_goes_on_after_it(
         with pytest.raises(OSError, match="No space left"):
             sweep(config, MOTHS, store=store, reporter=Silence())
     assert [trial.state for trial in sweep(config, MOTHS, store=store, reporter=Silence()).trials] == ["complete"] * 2
+
+
+def test_a_store_whose_last_line_the_disk_did_not_take_is_gone_on_with(tmp_path: Path) -> None:
+    config, store = _config(RATES, trials=2, model={"architecture": ARCHITECTURE, "weights": "none"}), tmp_path / "log"
+    whole, _ = _sweep(config, store)
+    kept = store.read_bytes()
+    store.write_bytes(kept[:-20])  # in the middle of a line
+    for _ in range(2):  # what is written after it does not make it worse
+        again, _ = _sweep(config, store)
+        assert [trial.values for trial in again.trials] == [trial.values for trial in whole.trials]
+        assert all(line.endswith(b"}\n") for line in store.read_bytes().splitlines(keepends=True))
 
 
 def test_a_trial_that_was_over_before_the_search_was_told_counts(

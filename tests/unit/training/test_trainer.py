@@ -108,7 +108,7 @@ def test_threshold_reaches_what_was_asked_for_on_the_validation_pictures(
     assert (~right).mean() > 0.2
     assert stands.any()
     assert (~right[stands]).mean() <= 0.2
-    monkeypatch.setattr("imago.training.trainer._COVERAGE", 0.5)
+    monkeypatch.setattr("imago.training.confidence._COVERAGE", 0.5)
     assert fit()[0] == 0.5  # what is more likely than not stands where nothing was asked for
 
 
@@ -375,6 +375,13 @@ def test_too_little_memory_names_the_batch_to_try_or_takes_it(
     with pytest.raises(ImagoError, match=r"8 pictures at a time: set training\.micro_batch_size=4"):
         _train(tmp_path)
     assert [result.epoch for result in _train(tmp_path, auto_batch_size=True).history] == [1, 2]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"micro_batch_size": 1}])
+def test_a_batch_norm_that_sees_one_value_says_what_to_do(tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(ImagoError, match=r"take two or more .*training\.freeze_batch_norm=true"):
+        _train(tmp_path, epochs=1, **options)
+    assert _train(tmp_path, epochs=1, freeze_batch_norm=True, **options).best.epoch == 1
 
 
 def test_another_error_is_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
