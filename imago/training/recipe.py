@@ -11,7 +11,7 @@ from imago.config import TrainingConfig
 from imago.errors import ConfigError
 from imago.training.augment import Augmentation
 
-_ON_CPU, _AT_MOST, _AT_LEAST = 16, 192, 8  # pictures; the side in pixels that they may have, and how few larger ones
+_ON_CPU, _AT_MOST, _AT_LEAST = 16, 160, 8  # pictures; the side in pixels that they may have, and how few larger ones
 _LOADERS = 8  # processes
 _SMALLEST, _LARGEST = 4 / 7, 6 / 7  # of the side that the model is served at, in the first and last epoch
 _SEEN, _STEP = 96, 32  # pixels

@@ -14,7 +14,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
 
 
-@pytest.mark.parametrize(("side", "now"), [(96, 16), (224, 11), (512, 8)])
+@pytest.mark.parametrize(("side", "now"), [(96, 16), (192, 11), (512, 8)])
 def test_the_advice_is_half_of_what_was_taken_of_such_pictures(side: int, now: int) -> None:
     with pytest.raises(ImagoError, match=rf"for {now} pictures at a time: set training\.micro_batch_size={now // 2},"):
         for_less_memory(TrainingConfig(batch_size=32), LACK, side)
