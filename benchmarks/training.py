@@ -39,6 +39,7 @@ from imago.training.mislabelled import find_mislabelled
 from imago.training.trainer import TrainedModel, train
 
 SYNTHETIC = Task(None, "mobilenetv3_large_100", "none", 224)
+OF_ANY, OF_PRETRAINED = ("input", "memory", "pipeline"), ("probe", "finetune", "calibration", "labels")
 PLAIN_EPOCHS = 5
 FLIPPED = 0.05  # share of labels
 
@@ -49,16 +50,14 @@ def figures(task: Task = SYNTHETIC, seeds: tuple[int, ...] = (0,), only: tuple[s
         "input": lambda: input_pipeline(task),
         "memory": lambda: peak_memory(task),
         "pipeline": lambda: pipeline_overhead(task),
+        "probe": lambda: probing(task),
+        "finetune": lambda: finetuning(task, seeds),
+        "calibration": lambda: calibration(task),
+        "labels": lambda: flipped_labels(task),
     }
-    if task.weights != "none":
-        parts |= {
-            "probe": lambda: probing(task),
-            "finetune": lambda: finetuning(task, seeds),
-            "calibration": lambda: calibration(task),
-            "labels": lambda: flipped_labels(task),
-        }
+    chosen = only or (OF_ANY if task.weights == "none" else tuple(parts))
     for name, measure in parts.items():
-        if name in only or not only:
+        if name in chosen:
             yield from measure()
 
 
@@ -251,13 +250,25 @@ def _accuracy(trained: TrainedModel, dataset: ImageDataset) -> float:
 @click.option("--data", help="A folder of photographs, with splits.")
 @click.option("--weights", default="none", help="A folder in timm's local-dir layout.")
 @click.option("--architecture", default=SYNTHETIC.architecture, show_default=True)
+@click.option(
+    "--image-size",
+    type=click.IntRange(32, 1024),
+    default=SYNTHETIC.image_size,
+    show_default=True,
+    help="Side of what the model sees, in pixels.",
+)
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of our fine-tuning, with commas.")
 @click.option(
-    "--only", multiple=True, help="input, memory, pipeline, probe, finetune, calibration or labels; may be repeated."
+    "--only",
+    type=click.Choice(OF_ANY + OF_PRETRAINED),
+    multiple=True,
+    help=f"May be repeated; {', '.join(OF_PRETRAINED)} take --weights.",
 )
-def main(data: str | None, weights: str, architecture: str, seeds: str, only: tuple[str, ...]) -> None:
+def main(data: str | None, weights: str, architecture: str, image_size: int, seeds: str, only: tuple[str, ...]) -> None:
     """Print one JSON line a figure."""
-    task = Task(data and str(Path(data).resolve()), architecture, weights, SYNTHETIC.image_size)
+    if weights == "none" and (lacking := [name for name in only if name in OF_PRETRAINED]):
+        raise click.UsageError(f"--only {', '.join(lacking)}: takes pretrained weights, add --weights FOLDER.")
+    task = Task(data and str(Path(data).resolve()), architecture, weights, image_size)
     show(figures(task, tuple(int(seed) for seed in seeds.split(",")), only))
 
 

@@ -220,7 +220,7 @@ class SweepConfig(Section):
     trials: int = Field(default=8, ge=1)  # trainings
     minutes: float | None = Field(default=None, gt=0)  # of CPU time, after which no trial is begun; None: no limit
     prune: bool = True  # from the sixth trial on, give up one that does worse than the median of those before
-    space: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `choices`, or `low`, `high`, by key
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `choices`, or `low`, `high` (`log`, `step`) by key
 
 
 class Config(Section):

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import uvicorn
+from click.testing import CliRunner
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from timm.models import save_for_hf
@@ -21,14 +22,8 @@ from benchmarks import Figure, compare, data, load, serving, show, training
 from benchmarks.plain import Task
 from tests.unit.training.moths import ARCHITECTURE
 
-PARTS = (
-    "input",
-    "memory",
-    "probe",
-    "finetune",
-    "calibration",
-    "labels",
-)  # what a whole pipeline costs is seen in long ones only
+PARTS = tuple(part for part in training.OF_ANY + training.OF_PRETRAINED if part != "pipeline")
+"""All but what a whole pipeline costs, which is seen in long ones only."""
 
 
 def test_a_figure_is_ours_beside_theirs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +116,36 @@ def test_training_is_measured_on_both_sides(tmp_path: Path) -> None:
         "training.flipped_labels",
     ]
     check(figures)
+
+
+def test_training_is_measured_on_what_the_options_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(training, "figures", lambda *arguments: asked.append(arguments) or [])
+    options = ("--architecture", ARCHITECTURE, "--image-size", "64", "--only", "pipeline", "--seeds", "1,2")
+    assert CliRunner().invoke(training.main, options).exit_code == 0
+    assert asked == [(Task(None, ARCHITECTURE, "none", 64), (1, 2), ("pipeline",))]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--only", "probing"), "'probing' is not one of 'input', 'memory', 'pipeline', 'probe'"),
+        (("--only", "input", "--only", "probe"), "--only probe: takes pretrained weights, add --weights FOLDER."),
+        (("--only", "labels", "--only", "finetune"), "--only labels, finetune: takes pretrained weights"),
+        (("--image-size", "16"), "16 is not in the range 32<=x<=1024"),
+    ],
+)
+def test_what_cannot_be_measured_of_training_is_a_usage_error(options: tuple[str, ...], said: str) -> None:
+    refused = CliRunner().invoke(training.main, options)
+    assert refused.exit_code == 2
+    assert said in refused.output
+
+
+def test_without_weights_training_is_measured_by_the_parts_that_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("input_pipeline", "peak_memory", "pipeline_overhead"):
+        monkeypatch.setattr(training, name, lambda _, name=name: [Figure(name, 1.0, "lower", 1.0, 1.0, "ms")])
+    measured = [figure.name for figure in training.figures()]
+    assert measured == ["input_pipeline", "peak_memory", "pipeline_overhead"]
 
 
 def check(figures: list[Figure]) -> None:
