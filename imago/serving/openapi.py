@@ -45,7 +45,10 @@ def describe(title: str, version: str) -> Schema:
                 "post": _upload("Predict several pictures; one that cannot be read spoils no other.", "images",
                                 several=True, answer=_ref("Batch")),
             },
-            "/explain": {"post": _upload("Show where in a picture the answer comes from.", "image", several=False)},
+            "/explain": {
+                "post": _upload("Show where in a picture the answer comes from; `/info` says how: `heat_map` is "
+                                "`class_activation` or `occlusion`.", "image", several=False),
+            },
             "/feedback": {
                 "post": {
                     "summary": "Say what a predicted picture really shows.",
