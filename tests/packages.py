@@ -169,19 +169,20 @@ def _graph(weight: np.ndarray, bias: np.ndarray, image_size: int, *, maps: bool)
         [
             helper.make_node("ReduceMean", ["image", "axes"], ["embedding"], keepdims=0),
             helper.make_node("Gemm", ["embedding", "weight", "bias"], ["logits"], transB=1),
-            *([helper.make_node("Identity", ["image"], ["maps"])] if maps else []),
+            *([helper.make_node("Reshape", ["image", "places"], ["maps"])] if maps else []),
         ],
         "mean_colour",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, size)],
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(bias)]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),
-            *([helper.make_tensor_value_info("maps", TensorProto.FLOAT, size)] if maps else []),
+            *([helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["batch", 3, image_size**2])] if maps else []),
         ],
         [
             numpy_helper.from_array(weight, "weight"),
             numpy_helper.from_array(bias, "bias"),
             numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "axes"),
+            numpy_helper.from_array(np.array([0, 3, -1], dtype=np.int64), "places"),
         ],
     )
     return _checked(graph)

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from math import isqrt
 from typing import Literal, Protocol
 
 import numpy as np
@@ -43,7 +44,7 @@ class Classifier(Protocol):
         ...
 
     def maps(self, batch: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
-        """Turn inputs into the features (N, D, h, w) that the head takes the mean of, if it `has_maps`."""
+        """Turn inputs into the features (N, D, h·h) that the head takes the mean of, if it `has_maps`."""
         ...
 
     def head(self, means: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
@@ -75,7 +76,7 @@ def class_activation_map(runtime: Classifier, rgb: RGB) -> npt.NDArray[np.float3
     seen = runtime.preprocess(encode(rgb, "BMP"))
     ways = _MIRRORED if runtime.maps_lean else _MIRRORED[:1]
     maps = runtime.maps(np.stack([seen[:, rows, columns] for rows, columns in ways]))
-    answer = int(runtime.head(maps[:1].mean(axis=(2, 3)))[0].argmax())
+    answer = int(runtime.head(maps[:1].mean(axis=2))[0].argmax())
     turned = [_lost(runtime, places, answer)[way] for places, way in zip(maps, ways, strict=True)]
     lost: npt.NDArray[np.float32] = np.stack(turned).mean(axis=0)
     lost /= max(float(lost.max()), float(np.finfo(np.float32).tiny))
@@ -83,13 +84,13 @@ def class_activation_map(runtime: Classifier, rgb: RGB) -> npt.NDArray[np.float3
 
 
 def _lost(runtime: Classifier, maps: npt.NDArray[np.float32], answer: int) -> npt.NDArray[np.float32]:
-    """Return what the answer's logit loses without each place of the maps (D, h, w): (h, w)."""
-    places = maps.reshape(len(maps), -1).T
+    """Return what the answer's logit loses without each place of the maps (D, h·h): (h, h)."""
+    places, side = maps.T, isqrt(maps.shape[1])
     mean = places.mean(axis=0, keepdims=True)
     logits = runtime.head(np.concatenate([mean, mean - places / len(places)]))
     logits = logits[:, answer] - logits.mean(axis=1)
     lost: npt.NDArray[np.float32] = np.maximum(logits[0] - logits[1:], 0.0)
-    return lost.reshape(maps.shape[1:])
+    return lost.reshape(side, side)
 
 
 def occlusion_map(runtime: Classifier, rgb: RGB, grid: int = 7) -> npt.NDArray[np.float32]:

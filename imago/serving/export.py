@@ -195,7 +195,7 @@ def _check_parity(model: nn.Module, runtime: Runtime, dataset: ImageDataset) -> 
     expected = softmax(logits, runtime.spec.temperature)
     difference = float(np.abs(expected - runtime.predict_array(batch)[0]).max())
     if runtime.has_maps:  # nothing else tells whether they, and the head, are the model's
-        logits = runtime.head(runtime.maps(batch).mean(axis=(2, 3)))
+        logits = runtime.head(runtime.maps(batch).mean(axis=2))
         difference = max(difference, float(np.abs(expected - softmax(logits, runtime.spec.temperature)).max()))
     if difference > PARITY:
         raise ImagoError(

@@ -27,14 +27,15 @@ class Whole(nn.Module):
         self.outputs = ["logits", "embedding"] + (["maps"] if self._sides else [])
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return logits (N, C), embedding (N, D) and maps (N, D', h, w) of pictures (N, 3, H, W)."""
+        """Return logits (N, C), embedding (N, D) and maps (N, D', places) of pictures (N, 3, H, W)."""
         model: Any = self.model
         features = model.forward_features(image)
         embedding = embed(model, features)
         logits = model.get_classifier()(embedding) if self._linear else model.forward_head(features)
         if self._sides is None:
             return logits, embedding
-        return logits, embedding, features.movedim(self._sides, (2, 3))
+        maps = features.movedim(self._sides, (2, 3)).flatten(2)  # as they are, ONNX Runtime would fuse less
+        return logits, embedding, maps
 
 
 class Head(nn.Module):
@@ -56,7 +57,7 @@ class Head(nn.Module):
 def write_graph(model: nn.Module, image_size: int, path: Path) -> None:
     """Write the graph `image` (N, 3, image_size, image_size) → `logits`, `embedding`, for any N of 1 or more.
 
-    Where the head takes the mean over the places of the last features, these are `maps`.
+    Where the head takes the mean over the places of the last features, these are `maps`, the places row by row.
     """
     whole = Whole(model.eval(), image_size)
     _export(whole, torch.zeros(_TRACED, 3, image_size, image_size), "image", whole.outputs, path)

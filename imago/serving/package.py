@@ -89,7 +89,7 @@ class ModelPackage:
     def onnx(self) -> Path:
         """The graph: `image` (N, 3, H, W) float32 → `logits` (N, classes) float32, `embedding` (N, D) float32.
 
-        Where `head` is there, it also gives `maps` (N, D', h, w) float32.
+        Where `head` is there, it also gives `maps` (N, D', h·h) float32, row by row.
         """
         return self.path / "model.onnx"
 

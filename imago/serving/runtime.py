@@ -98,7 +98,7 @@ class Runtime:
         return probabilities.astype(np.float32), embeddings.astype(np.float32, copy=False)
 
     def maps(self, batch: Floats) -> Floats:
-        """Run preprocessed pictures: the features (N, D, h, w) that the head takes the mean of, if it `has_maps`."""
+        """Run preprocessed pictures: the features (N, D, h·h) that the head takes the mean of, if it `has_maps`."""
         maps: Floats = self._session.run(["maps"], {"image": batch})[0]
         return maps
 

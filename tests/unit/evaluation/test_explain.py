@@ -70,7 +70,7 @@ class Linear:
         return np.asarray(Image.open(io.BytesIO(image)), dtype=np.float32).transpose(2, 0, 1) / 255
 
     def maps(self, batch: np.ndarray) -> np.ndarray:
-        return batch
+        return batch.reshape(*batch.shape[:2], -1)
 
     def head(self, means: np.ndarray) -> np.ndarray:
         return means @ self.weight.T + self.bias
@@ -91,7 +91,7 @@ def test_what_leans_to_one_side_is_set_upright() -> None:
         maps_lean = True
 
         def maps(self, batch: np.ndarray) -> np.ndarray:
-            return np.roll(batch, 1, axis=3)
+            return super().maps(np.roll(batch, 1, axis=3))
 
     rgb = np.zeros((7, 7, 3), dtype=np.uint8)
     rgb[2:5, 3] = 255, 0, 0
