@@ -2,24 +2,18 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from prometheus_client import CollectorRegistry
 
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving.app import Application
-from imago.serving.metrics import Metrics
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
+from tests.endpoints import listening
 from tests.packages import make_package, picture_bytes
-from tests.waiting import until
-from tests.workspace import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -42,17 +36,9 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     store = PredictionStore(tmp_path / "predictions.sqlite")
     settings = ServingSettings(predictions=store.path, api_key=getattr(request, "param", None))
     runtime = Runtime(make_package(tmp_path / "package"))
-    application = Application(runtime, settings, Metrics(CollectorRegistry()), version="12")
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started, 20, "the server has not started")
     (tmp_path / "moth.jpg").write_bytes(picture_bytes("green", size=(300, 200), kind="JPEG"))
-    yield Site(f"http://127.0.0.1:{port}", store, tmp_path / "moth.jpg")
-    server.should_exit = True
-    thread.join(20)
-    application.close()
+    with listening(runtime, settings, version="12") as url:
+        yield Site(url, store, tmp_path / "moth.jpg")
 
 
 @pytest.fixture(scope="module")
