@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving import examples
+from imago.serving.answers import Batch, Error, Info, Prediction
 from imago.serving.app import Application
 from imago.serving.openapi import describe
 from imago.serving.package import ModelPackage
@@ -92,6 +93,14 @@ def test_every_request_body_has_an_example_or_is_a_form() -> None:
             if kind != "multipart/form-data":
                 assert shown(content), name
                 validate(content["schema"], shown(content)[0])
+
+
+def test_the_client_reads_the_examples() -> None:
+    assert Prediction.model_validate(examples.PREDICTION).label == "LUNA MOTH"
+    assert Info.model_validate(examples.INFO).limits.batch_pictures == 64
+    first, second = Batch.model_validate(examples.BATCH).results
+    assert isinstance(first, Prediction)
+    assert isinstance(second, Error)
 
 
 @pytest.fixture(scope="module")
