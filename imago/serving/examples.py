@@ -47,6 +47,8 @@ METRICS = (
     'imago_requests_total{route="/predict",status="200"} 1027.0\n'
 )
 
+CARD = "# moths\n\nTells 3 classes of pictures apart. …\n"
+
 PNG = "\u0089PNG\r\n\u001a\n…"
 """How a PNG begins, each byte written as the character of that number: JSON holds no bytes."""
 
@@ -63,6 +65,9 @@ REFUSALS: dict[int, dict[str, str]] = {
         "wrong_key": "The key is not the right one.",
     },
     404: {
+        "no_report": "There is no such report of this model yet: drift.html.",
+        "no_reports": "This endpoint shows no reports: deploy.reports is off.",
+        "not_found": "There is nothing at /reports/other.html; see /docs.json.",
         "not_kept": "This endpoint keeps no predictions, so it takes no feedback.",
         "unknown_prediction": f"No prediction '{_PREDICTION_ID}' is known.",
     },

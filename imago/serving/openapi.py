@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imago.serving import examples
+from imago.serving.reports import REPORTS
 from imago.serving.request_id import HEADER
 
 Schema = dict[str, Any]
@@ -54,6 +55,8 @@ _FEEDBACK: Codes = {
     415: ("not_json",),
     503: ("not_kept",),
 }
+_REPORTS: Codes = {404: ("no_reports",)}
+_REPORT: Codes = {404: ("no_report", "no_reports", "not_found")}
 
 
 def describe(title: str, version: str) -> Schema:
@@ -107,6 +110,15 @@ def _paths() -> Schema:
         "/livez": {"get": _probe("Whether the process lives.")},
         "/readyz": {"get": _probe("Whether predictions are answered.", otherwise="Service is not ready")},
         "/ui": {"get": _operation("A page to try the model on.", page)},
+        "/reports": {
+            "get": _operation("The reports of the model, where they are shown.", page, _GUARDED, _REPORTS)
+        },
+        "/reports/{report}": {
+            "get": {
+                **_operation("One of them.", page | _text("plain", examples.CARD), _GUARDED, _REPORT),
+                "parameters": [_part_of_path("report", tuple(REPORTS))],
+            }
+        },
         "/docs.json": {"get": _operation("This description.", described)},
     }  # fmt: skip
 
@@ -169,6 +181,10 @@ def _json(name: str, example: Any) -> Schema:
 
 def _text(kind: str, example: str) -> Schema:
     return {f"text/{kind}": {"schema": _STRING, "example": example}}
+
+
+def _part_of_path(name: str, values: tuple[str, ...]) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": list(values)}}
 
 
 def _upload(field: str, *, several: bool = False) -> Schema:

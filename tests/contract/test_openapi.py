@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,7 +125,8 @@ def endpoint(opened: Application) -> TestClient:
 def check(response: Any) -> None:
     """Hold a real answer to what is described of it."""
     request = response.request
-    described = ANSWERS[f"{request.method} {request.url.path} {response.status_code}"]
+    path = "/reports/{report}" if request.url.path.startswith("/reports/") else request.url.path
+    described = ANSWERS[f"{request.method} {path} {response.status_code}"]
     kind = response.headers["content-type"].partition(";")[0]
     assert kind in described["content"]
     assert described["headers"].keys() >= {"X-Request-ID"}
@@ -155,6 +157,18 @@ def test_good_answers_are_as_described(endpoint: TestClient) -> None:
         assert response.status_code == 200
         check(response)
     assert endpoint.get("/docs.json").json() == DOCUMENT
+
+
+def test_reports_are_as_described(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "MODEL_CARD.md").write_text("# moths")
+    (tmp_path / "data.html").write_text("<p>")
+    paths = ["/reports", "/reports/MODEL_CARD.md", "/reports/data.html", "/reports/drift.html", "/reports/other.html"]
+    for shelf, expected in ((tmp_path, [200, 200, 200, 404, 404]), (None, [404] * 5)):
+        with application(runtime, ServingSettings(shelf=shelf)) as app:
+            answers = [TestClient(app).get(path) for path in paths]
+        assert [answer.status_code for answer in answers] == expected
+        for answer in answers:
+            check(answer)
 
 
 def bmp() -> bytes:
