@@ -5,9 +5,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -30,7 +31,7 @@ import sys
 from pathlib import Path
 from imago.serving.bento import build_bento
 from imago.serving.package import ModelPackage
-print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version="1"))
+print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3]))
 """
 
 
@@ -112,9 +113,9 @@ def home(folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def build(package: ModelPackage, name: str) -> str:
+def build(package: ModelPackage, name: str, version: str = "1") -> str:
     """Build a package's Bento in a process of its own, since BentoML looks only once where its home is: its tag."""
-    command = [sys.executable, "-c", _BUILD, str(package.path), name]
+    command = [sys.executable, "-c", _BUILD, str(package.path), name, version]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
@@ -135,6 +136,29 @@ def deployed(tag: str, package: ModelPackage, workers: int) -> Iterator[Server]:
         yield Server(psutil.Process(current.process.pid), config.port, workers, start)
     finally:
         ours.stop()
+
+
+def changing(package: ModelPackage, tags: Sequence[str]) -> list[Callable[[], str]]:
+    """Return what changes the version that is `deployed`: five deploys by turns and two ways back."""
+    ours = Deployment(NAME, package=lambda _: package)
+    current = deployment.read(NAME).current
+    assert current is not None
+    config = current.config
+
+    def deploy(tag: str) -> str:
+        ours.deploy(tag, config)
+        return version()
+
+    def back() -> str:
+        ours.rollback()
+        return version()
+
+    def version() -> str:
+        now = deployment.read(NAME).current
+        assert now is not None
+        return deployment.model_of(now.tag)["version"]
+
+    return [*(partial(deploy, tags[(turn + 1) % len(tags)]) for turn in range(5)), back, back]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import Figure, compare, show
+from benchmarks import Figure, compare, pressure, show
 from benchmarks.apart import beside
 from benchmarks.load import predict_request
-from benchmarks.served import Server, build, deployed, home, loop, rival
+from benchmarks.pressure import Pressure
+from benchmarks.served import Server, build, changing, deployed, home, loop, rival
 from imago.config import SyntheticConfig
 from imago.data.dataset import ImageDataset
 from imago.data.synthetic import draw_moth, synthetic_dataset
@@ -42,6 +43,8 @@ SPECIES = 8
 DIFFERENT = 8  # pictures of a size
 GRAIN = 12  # which makes files as large as photographs
 UNIT = "CPU ms a request"
+PRESSURE = Pressure()
+PARTS = ("package", "cost", "memory", "load", "endurance", "changes")
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,33 @@ class Exported:
     package: ModelPackage
 
 
-def figures(load: Load = Load(), rounds: int = 40) -> Iterator[Figure]:
-    """Measure a package without HTTP in `rounds`, then what a request costs, memory and start of each architecture."""
+def figures(
+    load: Load = Load(), rounds: int = 40, only: Sequence[str] = PARTS, how: Pressure = PRESSURE
+) -> Iterator[Figure]:
+    """Measure of each architecture what `only` names of these parts.
+
+    A package without HTTP in `rounds`, of the first architecture; what a request costs; memory and start; how it
+    bears load; what is lost while versions change.
+    """
     moths = SyntheticConfig(species=SPECIES, per_class_train=4, per_class_val=4, per_class_test=4)
     dataset = synthetic_dataset(moths, load.image_size, seed=0)
     with tempfile.TemporaryDirectory() as scratch, home(Path(scratch, "home")):
         for index, architecture in enumerate(load.architectures):
             exported = _export(architecture, dataset, load.image_size, Path(scratch, architecture))
-            if index == 0:
+            if index == 0 and "package" in only:
                 yield from _without_http(exported, [dataset.image(one) for one in range(8)], rounds)
             files = {
                 (width, height): _pictures(width, height, Path(scratch, f"{width}x{height}"))
                 for width, height in load.pictures
             }
             tag = build(exported.package, architecture)
-            yield from _cost(exported.package, tag, load, files)
-            yield from _memory_and_start(exported.package, tag, load, files[load.pictures[-1]])
+            if "cost" in only:
+                yield from _cost(exported.package, tag, load, files)
+            if "memory" in only:
+                yield from _memory_and_start(exported.package, tag, load, files[load.pictures[-1]])
+            if {"load", "endurance", "changes"} & set(only):
+                tags = [tag, build(exported.package, architecture, "2")]
+                yield from _under_pressure(exported.package, tags, load, _messages(files[load.pictures[0]]), only, how)
 
 
 def _cost(package: ModelPackage, tag: str, load: Load, files: dict[tuple[int, int], list[Path]]) -> Iterator[Figure]:
@@ -133,6 +147,19 @@ def _memory_and_start(package: ModelPackage, tag: str, load: Load, paths: list[P
         yield beside(f"serving.start.{architecture}", start, theirs.start, "seconds until ready")
     yield beside(f"serving.first_worker.{architecture}", with_one, bare, "MB")
     yield beside(f"serving.memory_under_load.{architecture}.{many}", with_many, with_one, "MB")
+
+
+def _under_pressure(
+    package: ModelPackage, tags: list[str], load: Load, messages: list[bytes], only: Sequence[str], how: Pressure
+) -> Iterator[Figure]:
+    with deployed(tags[0], package, load.workers) as server:
+        server.cpu(messages, clients=max(load.clients), requests=8 * load.workers)  # warm
+        if "load" in only:
+            yield from pressure.latency(server, messages, how)
+        if "endurance" in only:
+            yield from pressure.endurance(server, messages, how)
+        if "changes" in only:
+            yield from pressure.changes(server.port, messages, how, changing(package, tags))
 
 
 def _export(architecture: str, dataset: ImageDataset, image_size: int, path: Path) -> Exported:
@@ -200,10 +227,12 @@ def _eager(model: nn.Module, preprocessing: Preprocessing, images: list[bytes]) 
 @click.option("--requests", default=Load.requests, show_default=True, help="In a measurement.")
 @click.option("--rounds", default=Load.rounds, show_default=True, help="Measurements, of which the median counts.")
 @click.option("--workers", default=Load.workers, show_default=True, help="Of each service.")
-def main(architecture: tuple[str, ...], requests: int, rounds: int, workers: int) -> None:
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="May be repeated; without it, all parts.")
+def main(architecture: tuple[str, ...], requests: int, rounds: int, workers: int, only: tuple[str, ...]) -> None:
     """Print one JSON line a figure."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
-    show(figures(Load(architecture, requests=requests, rounds=rounds, workers=workers)))
+    load = Load(architecture, requests=requests, rounds=rounds, workers=workers)
+    show(figures(load, only=only or PARTS))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from imago import home
 from imago.config import Config
 from imago.evaluation.card import evaluated_card
 from imago.evaluation.page import with_verdict
+from imago.serving import shelf
 from imago.serving.card import kept
 from imago.serving.package import ModelPackage, ModelSpec
 from imago.serving.rollout import PROBE_HEADER, Deployment
@@ -140,9 +141,11 @@ def _inference(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
 
 
 def _monitoring(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
-    report = _artifact(run, "detect_drift", "drift")
+    report, model = _artifact(run, "detect_drift", "drift"), _production_model(config)
+    if model["version"]:
+        shelf.renew(model["name"], model["version"], "drift.html", report.page)
     return {
-        "model": _production_model(config),
+        "model": model,
         **report.to_json(),
         "reports": {"drift": _write("drift.html", report.page)},
     }

@@ -267,7 +267,7 @@ def _keys(shape: dict[str, Any]) -> str:
         return f"`{shape['$ref'].rsplit('/', 1)[1]}`"
     if "oneOf" in shape:
         return " or ".join(_keys(option) for option in shape["oneOf"])
-    if shape.get("type") == "object":
+    if "properties" in shape:
         return "{" + ", ".join(f"`{name}`: {_keys(value)}" for name, value in shape["properties"].items()) + "}"
     if shape.get("type") == "array":
         return f"[{_keys(shape['items'])} …]"

@@ -7,7 +7,7 @@ from zenml.client import Client
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed, as_note
 from imago.evaluation.card import evaluated_card
-from imago.serving import bento, deployment
+from imago.serving import bento, deployment, shelf
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
@@ -37,6 +37,8 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
             package = production.package()
             card = evaluated_card(package.card, production.report())
             tag = bento.build_bento(package, name=name, version=number, card=card)
+        if config.reports and production is not None:
+            shelf.fill(name, number, production.reports())
         deployer.deploy_model(ImagoServiceConfig.of(tag, config))
     except BaseException as error:
         failure = DeploymentFailed(f"{tag} was not deployed: {error}") if isinstance(error, OSError) else error

@@ -15,7 +15,9 @@ from zenml.enums import ModelStages
 from zenml.models import ModelVersionResponse, StepRunUpdate
 
 from imago.errors import ConfigError, ImagoError, as_note
+from imago.evaluation.card import evaluated_card
 from imago.evaluation.evaluate import EvaluationReport
+from imago.evaluation.page import with_verdict
 from imago.serving.package import ModelPackage
 from stack.tracking import require_server, short_patience
 
@@ -48,6 +50,16 @@ class Version:
 
     def report(self) -> EvaluationReport:
         return self._artifact("evaluation").load()
+
+    def reports(self) -> dict[str, str]:
+        """What is there to read of it, by the names of the files."""
+        report = self.report()
+        decision = self.response.get_artifact("decision")
+        return {
+            "data.html": self._artifact("validation").load().page,
+            "evaluation.html": with_verdict(report.html, decision.load()) if decision else report.html,
+            "MODEL_CARD.md": evaluated_card(self.package().card, report),
+        }
 
     def learned(self) -> frozenset[str]:
         """The SHA-256s of the pictures that it was trained or validated on."""

@@ -84,6 +84,7 @@ def make_package(
     reject_threshold: float = 0.0,
     sharpness: float = 0.6,
     confused: bool = False,
+    scaled_decoding: bool = False,
     seed: int = 0,
     maps: bool = False,
     maps_lean: bool = False,
@@ -95,7 +96,7 @@ def make_package(
     """
     path.mkdir(parents=True)
     (path / "golden").mkdir()
-    preprocessing = Preprocessing(image_size=image_size, mean=MEAN, std=STD)
+    preprocessing = Preprocessing(image_size=image_size, mean=MEAN, std=STD, scaled_decoding=scaled_decoding)
     centres = (np.array([colour_of(label) for label in classes]) / 255.0 - MEAN) / STD
     if confused:
         centres = np.roll(centres, 1, axis=0)

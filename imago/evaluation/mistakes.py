@@ -75,7 +75,7 @@ def worst_mistakes(
     rows = [row for row in _surest(predictions) if not row["correct"]][:_MISTAKES]
     pictures, pixels = [], []
     for row in rows:
-        picture = decode(test.image(row["index"]), max_pixels=max_pixels)
+        picture = decode(test.image(row["index"]), max_pixels=max_pixels, side=runtime.spec.preprocessing.side)
         pixels.append(preprocess(picture, runtime.spec.preprocessing))
         pictures.append(fit_within(picture, 4 * _THUMBNAIL))
     reason = ""

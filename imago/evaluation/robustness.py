@@ -121,8 +121,9 @@ def measure_robustness(
     is compared with the answers to the untouched pictures, Holm's correction applied over all of them.
     """
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:limit].tolist()
-    size = runtime.spec.preprocessing.image_size
-    pictures = [resize_to_square(decode(dataset.image(row), max_pixels=max_pixels), size) for row in chosen]
+    seen = runtime.spec.preprocessing
+    whole = (decode(dataset.image(row), max_pixels=max_pixels, side=seen.side) for row in chosen)
+    pictures = [resize_to_square(picture, seen.image_size) for picture in whole]
     truth = np.array([dataset.labels[row] for row in chosen], dtype=object)
     clean = _right(runtime, pictures, truth)
     tried = []

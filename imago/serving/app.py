@@ -23,6 +23,7 @@ from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
+from imago.serving import reports
 from imago.serving.admission import Queue
 from imago.serving.entrance import Entrance
 from imago.serving.metrics import Metrics
@@ -83,6 +84,8 @@ class Application:
                 Route("/predict_batch", self.predict_batch, methods=["POST"]),
                 Route("/explain", self.explain, methods=["POST"]),
                 Route("/feedback", self.feedback, methods=["POST"]),
+                Route("/reports", self.reports),
+                Route("/reports/{report}", self.report),
                 Route("/info", self.info),
                 Route("/metrics", self.show_metrics),
                 Route("/docs.json", self.docs),
@@ -194,6 +197,26 @@ class Application:
         if name not in PAGE_FILES:
             raise HTTPException(404)
         return Response(_page_file(name), media_type=PAGE_FILES[name], headers={"Cache-Control": "no-cache"})
+
+    async def reports(self, _: Request) -> Response:
+        listed = await anyio.to_thread.run_sync(reports.page, self._shelf(), self.model)
+        return Response(listed, media_type="text/html", headers={"Content-Security-Policy": reports.LIST_POLICY})
+
+    async def report(self, request: Request) -> Response:
+        shelf, name = self._shelf(), request.path_params["report"]
+        report = reports.REPORTS.get(name)
+        if report is None:
+            raise HTTPException(404)
+        try:
+            content = await anyio.to_thread.run_sync((shelf / name).read_bytes)
+        except OSError as error:
+            raise Refusal(404, "no_report", f"There is no such report of this model yet: {name}.") from error
+        return Response(content, media_type=report.kind, headers={"Content-Security-Policy": report.policy})
+
+    def _shelf(self) -> Path:
+        if self.settings.shelf is None:
+            raise Refusal(404, "no_reports", "This endpoint shows no reports: deploy.reports is off.")
+        return self.settings.shelf
 
     def close(self) -> None:
         """End the threads, and keep what is not yet kept."""

@@ -1,75 +1,168 @@
 """The endpoint's OpenAPI description, as `/docs.json` gives it."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from imago.serving import examples
+from imago.serving.reports import REPORTS
+from imago.serving.request_id import HEADER
+
 Schema = dict[str, Any]
+Codes = Mapping[int, tuple[str, ...]]
+"""The codes with which a route refuses, by status."""
 
 _STRING: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "number"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
 _PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_BYTES: Schema = {"type": "string", "format": "binary"}
 
-_REFUSALS = {
-    "400": "Malformed: not a form, a field missing, an empty picture.",
-    "401": "No key, or the wrong one.",
-    "404": "No such path, or no such prediction.",
-    "408": "The upload took too long.",
-    "413": "Too many bytes, pixels or pictures.",
-    "415": "Not a picture, or not the content type that is asked for.",
-    "422": "A picture that cannot be decoded.",
-    "429": "Too many requests of this client; see Retry-After.",
-    "503": "Overloaded or not ready; see Retry-After.",
+_STATUSES = {
+    400: "Malformed: not a form, a field missing, an empty picture.",
+    401: "No key, or the wrong one.",
+    404: "There is no such thing.",
+    408: "The upload took too long.",
+    413: "Too many bytes, pixels or pictures.",
+    415: "Not a picture, or not the content type that is asked for.",
+    422: "A picture that cannot be decoded.",
+    429: "Too many requests of this client; see Retry-After.",
+    500: "A fault of the endpoint's own.",
+    503: "Overloaded or not ready; see Retry-After.",
 }
+_LATER = (429, 503)
+
+_ANY: Codes = {500: ("internal",), 503: ("not_ready",)}
+_GUARDED: Codes = {401: ("no_key", "wrong_key"), 429: ("too_many_requests",)}
+_FORM: Codes = {
+    400: ("malformed", "missing_field"),
+    408: ("too_slow",),
+    413: ("too_many_bytes", "too_many_parts"),
+    415: ("not_multipart",),
+    503: ("overloaded",),
+}
+_ONE: Codes = {
+    400: ("empty_picture", "too_many_pictures"),
+    413: ("too_many_pixels",),
+    415: ("not_a_picture",),
+    422: ("undecodable",),
+}
+_SEVERAL: Codes = {413: ("too_many_pictures",)}
+_FEEDBACK: Codes = {
+    400: ("malformed", "unknown_label"),
+    404: ("not_kept", "unknown_prediction"),
+    408: ("too_slow",),
+    413: ("too_many_bytes",),
+    415: ("not_json",),
+    503: ("not_kept",),
+}
+_REPORTS: Codes = {404: ("no_reports",)}
+_REPORT: Codes = {404: ("no_report", "no_reports", "not_found")}
 
 
 def describe(title: str, version: str) -> Schema:
     """Return the OpenAPI 3 document of a model's endpoint."""
-    model = _object({"name": _STRING, "version": _STRING})
-    prediction = _object(
-        {
-            "prediction_id": _STRING,
-            "model": _ref("Model"),
-            "predictions": _list(_object({"label": _STRING, "probability": _PROBABILITY})),
-            "rejected": {"type": "boolean", "description": "Whether the model is too unsure to be believed."},
-            "reason": {"type": "string", "nullable": True},
-        }
-    )
-    error = _object({"error": _object({"code": _STRING, "message": _STRING, "request_id": _STRING})})
-    batch = _object({"model": _ref("Model"), "results": _list({"oneOf": [_ref("Prediction"), _ref("Error")]})})
-    feedback = _object({"prediction_id": _STRING, "label": _STRING})
     return {
         "openapi": "3.0.3",
         "info": {"title": title, "version": version},
         "security": [{}, {"bearer": []}, {"key": []}],
-        "paths": {
-            "/predict": {"post": _upload("Predict one picture.", "image", several=False, answer=_ref("Prediction"))},
-            "/predict_batch": {
-                "post": _upload("Predict several pictures; one that cannot be read spoils no other.", "images",
-                                several=True, answer=_ref("Batch")),
-            },
-            "/explain": {
-                "post": _upload("Show where in a picture the answer comes from; `/info` says how: `heat_map` is "
-                                "`class_activation` or `occlusion`.", "image", several=False),
-            },
-            "/feedback": {
-                "post": {
-                    "summary": "Say what a predicted picture really shows.",
-                    "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Feedback")}}},
-                    "responses": _responses(_ref("Feedback"), "400", "401", "404", "413", "415"),
-                }
-            },
-            "/info": {"get": _plain("The model, its classes and the limits.", "application/json")},
-            "/metrics": {"get": _plain("Counts for Prometheus.", "text/plain")},
-            "/livez": {"get": _plain("Whether the process lives.", "text/plain")},
-            "/readyz": {"get": _plain("Whether predictions are answered.", "text/plain")},
-            "/ui": {"get": _plain("A page to try the model on.", "text/html")},
-        },
+        "paths": _paths(),
         "components": {
-            "schemas": {"Model": model, "Prediction": prediction, "Batch": batch, "Feedback": feedback, "Error": error},
+            "schemas": _schemas(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
         },
+    }
+
+
+def _paths() -> Schema:
+    prediction = _json("Prediction", examples.PREDICTION)
+    batch = _json("Batch", examples.BATCH)
+    feedback = _json("Feedback", examples.FEEDBACK)
+    png = {"image/png": {"schema": _BYTES, "example": examples.PNG}}
+    page = _text("html", "<!doctype html>…")
+    described = {"application/json": {"schema": {"type": "object"}, "example": {"openapi": "3.0.3", "paths": {}}}}
+    return {
+        "/predict": {
+            "post": _operation("Predict one picture.", prediction, _GUARDED, _FORM, _ONE, takes=_upload("image"))
+        },
+        "/predict_batch": {
+            "post": _operation(
+                "Predict several pictures; one that cannot be read spoils no other.",
+                batch, _GUARDED, _FORM, _SEVERAL, takes=_upload("images", several=True),
+            )
+        },
+        "/explain": {
+            "post": _operation(
+                "Show where in a picture the answer comes from; `/info` says under `heat_map` how it is found.",
+                png, _GUARDED, _FORM, _ONE, takes=_upload("image"),
+            )
+        },
+        "/feedback": {
+            "post": _operation(
+                "Say what a predicted picture really shows.", feedback, _GUARDED, _FEEDBACK, takes=feedback
+            )
+        },
+        "/info": {
+            "get": _operation("The model, its classes and the limits.", _json("Info", examples.INFO), _GUARDED)
+        },
+        "/metrics": {"get": _operation("Counts for Prometheus.", _text("plain", examples.METRICS), _GUARDED)},
+        "/livez": {"get": _probe("Whether the process lives.")},
+        "/readyz": {"get": _probe("Whether predictions are answered.", otherwise="Service is not ready")},
+        "/ui": {"get": _operation("A page to try the model on.", page)},
+        "/reports": {
+            "get": _operation("The reports of the model, where they are shown.", page, _GUARDED, _REPORTS)
+        },
+        "/reports/{report}": {
+            "get": {
+                **_operation("One of them.", page | _text("plain", examples.CARD), _GUARDED, _REPORT),
+                "parameters": [_part_of_path("report", tuple(REPORTS))],
+            }
+        },
+        "/docs.json": {"get": _operation("This description.", described)},
     }  # fmt: skip
+
+
+def _schemas() -> Schema:
+    limits = {
+        "upload_bytes": _COUNT,
+        "pixels": _COUNT,
+        "batch_pictures": _COUNT,
+        "batch_bytes": _COUNT,
+        "formats": _list(_STRING),
+    }
+    return {
+        "Model": _object({"name": _STRING, "version": _STRING}),
+        "Prediction": _object(
+            {
+                "prediction_id": _STRING,
+                "model": _ref("Model"),
+                "predictions": _list(_object({"label": _STRING, "probability": _PROBABILITY})),
+                "rejected": {"type": "boolean", "description": "Whether the model is too unsure to be believed."},
+                "reason": {"type": "string", "nullable": True},
+            }
+        ),
+        "Batch": _object({"model": _ref("Model"), "results": _list({"oneOf": [_ref("Prediction"), _ref("Error")]})}),
+        "Feedback": _object({"prediction_id": _STRING, "label": _STRING}),
+        "Info": _object(
+            {
+                "model": _ref("Model"),
+                "architecture": _STRING,
+                "fingerprint": _STRING,
+                "created": _STRING,
+                "metrics": {"type": "object", "additionalProperties": _NUMBER},
+                "classes": _list(_STRING),
+                "image_size": _COUNT,
+                "reject_threshold": _PROBABILITY,
+                "top_k": _COUNT,
+                "feedback": {"type": "boolean", "description": "Whether it is taken."},
+                "heat_map": {"type": "string", "enum": ["class_activation", "occlusion"]},
+                "limits": _object(limits),
+            }
+        ),
+        "Error": _object({"error": _object({"code": _STRING, "message": _STRING, "request_id": _STRING})}),
+    }
 
 
 def _ref(name: str) -> Schema:
@@ -84,25 +177,53 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-def _plain(summary: str, kind: str) -> Schema:
-    return {"summary": summary, "responses": {"200": {"description": "OK", "content": {kind: {}}}}}
+def _json(name: str, example: Any) -> Schema:
+    return {"application/json": {"schema": _ref(name), "example": example}}
 
 
-def _upload(summary: str, field: str, *, several: bool, answer: Schema | None = None) -> Schema:
-    picture: Schema = {"type": "string", "format": "binary"}
-    form = _object({field: _list(picture) if several else picture})
-    codes = ("400", "401", "408", "413", "415", "422", "429", "503")
-    return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
-        "responses": _responses(answer, *codes),
-    }
+def _text(kind: str, example: str) -> Schema:
+    return {f"text/{kind}": {"schema": _STRING, "example": example}}
 
 
-def _responses(answer: Schema | None, *refusals: str) -> Schema:
-    content: Schema = {"application/json": {"schema": answer}}
-    if answer is None:
-        content = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
-    error = {"application/json": {"schema": _ref("Error")}}
-    responses: Schema = {"200": {"description": "OK", "content": content}}
-    return responses | {code: {"description": _REFUSALS[code], "content": error} for code in refusals}
+def _part_of_path(name: str, values: tuple[str, ...]) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": list(values)}}
+
+
+def _upload(field: str, *, several: bool = False) -> Schema:
+    form = _object({field: _list(_BYTES) if several else _BYTES})
+    return {"multipart/form-data": {"schema": form}}
+
+
+def _operation(summary: str, answers: Schema, *refuses: Codes, takes: Schema | None = None) -> Schema:
+    body = {"requestBody": {"required": True, "content": takes}} if takes else {}
+    answered = {"200": _response("OK", answers)}
+    return {"summary": summary, **body, "responses": answered | _refusals(*refuses, _ANY)}
+
+
+def _probe(summary: str, *, otherwise: str | None = None) -> Schema:
+    """Return what BentoML answers itself, in its own words."""
+    responses = {"200": _response("Yes.", _text("plain", "\n"))}
+    if otherwise:
+        responses["503"] = _response("Not yet, or not any more.", _text("plain", otherwise))
+    return {"summary": summary, "responses": responses}
+
+
+def _refusals(*refuses: Codes) -> Schema:
+    found: dict[int, list[str]] = {}
+    for codes in refuses:
+        for status, names in codes.items():
+            found.setdefault(status, []).extend(names)
+    return {str(status): _refusal(status, found[status]) for status in sorted(found)}
+
+
+def _refusal(status: int, codes: list[str]) -> Schema:
+    shown = {code: {"value": examples.refusal(status, code)} for code in sorted(codes)}
+    content = {"application/json": {"schema": _ref("Error"), "examples": shown}}
+    return _response(_STATUSES[status], content, later=status in _LATER)
+
+
+def _response(description: str, content: Schema, *, later: bool = False) -> Schema:
+    headers: Schema = {HEADER: {"description": "The request's id, also in the log.", "schema": _STRING}}
+    if later:
+        headers["Retry-After"] = {"description": "Seconds to wait.", "schema": _COUNT, "example": 1}
+    return {"description": description, "headers": headers, "content": content}

@@ -19,7 +19,7 @@ from imago import home, telemetry
 from imago.config import DeployConfig
 from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
-from imago.serving import deployment, guard, key_file, processes
+from imago.serving import deployment, guard, key_file, processes, shelf
 from imago.serving.deployment import Event, Process, State, Status, Version
 from imago.serving.package import ModelPackage
 from imago.serving.settings import PROBE_HEADER
@@ -373,4 +373,5 @@ def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
         "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
+        "IMAGO_SHELF": str(shelf.of(**deployment.model_of(tag))) if config.reports else "",
     }

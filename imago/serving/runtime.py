@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from imago.data import transforms
 from imago.data.features import picture_features
-from imago.data.transforms import MAX_PIXELS, RGB, UnreadablePicture
+from imago.data.transforms import MAX_PIXELS, RGB, Decoded, UnreadablePicture
 from imago.errors import ImagoError, first_line
 from imago.serving.package import ModelPackage
 
@@ -85,7 +85,7 @@ class Runtime:
 
     def preprocess(self, image: bytes, *, max_pixels: int = MAX_PIXELS) -> Floats:
         """Turn an encoded picture into the model's input: (3, size, size) float32. Raises UnreadablePicture."""
-        return transforms.preprocess(transforms.decode(image, max_pixels=max_pixels), self.spec.preprocessing)
+        return transforms.preprocess(self._decode(image, max_pixels).pixels, self.spec.preprocessing)
 
     def predict_array(self, batch: Floats) -> tuple[Floats, Floats]:
         """Run preprocessed pictures (N, 3, size, size): calibrated probabilities (N, C) and embeddings (N, D)."""
@@ -133,7 +133,7 @@ class Runtime:
 
     def predict_picture(self, picture: RGB, *, top_k: int = 5) -> Prediction:
         """Predict one decoded picture: (height, width, 3) uint8."""
-        prepared = self._prepare_picture(picture)
+        prepared = self._prepare_picture(picture, (picture.shape[0], picture.shape[1]))
         probabilities, embeddings = self.predict_array(prepared.tensor[None])
         return self._answer(prepared, probabilities[0], embeddings[0], top_k)
 
@@ -184,12 +184,16 @@ class Runtime:
 
     def _prepare(self, image: bytes, max_pixels: int) -> _Prepared | Unreadable:
         try:
-            return self._prepare_picture(transforms.decode(image, max_pixels=max_pixels))
+            decoded = self._decode(image, max_pixels)
         except UnreadablePicture as error:
             return Unreadable(error.code, str(error))
+        return self._prepare_picture(decoded.pixels, decoded.shape)
 
-    def _prepare_picture(self, picture: RGB) -> _Prepared:
-        height, width = picture.shape[:2]
+    def _decode(self, image: bytes, max_pixels: int) -> Decoded:
+        return transforms.read_picture(image, max_pixels=max_pixels, side=self.spec.preprocessing.side)
+
+    def _prepare_picture(self, picture: RGB, shape: tuple[int, int]) -> _Prepared:
+        height, width = shape
         tensor = transforms.preprocess(picture, self.spec.preprocessing)
         return _Prepared(tensor, picture_features(picture), width, height)
 

@@ -83,7 +83,7 @@ def preprocessing_of(model: nn.Module, image_size: int) -> Preprocessing:
     """Return how a picture becomes this model's input, as its weights were trained."""
     config = getattr(model, "pretrained_cfg", None) or {}
     mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
-    return Preprocessing(image_size=image_size, mean=tuple(mean), std=tuple(std))
+    return Preprocessing(image_size=image_size, mean=tuple(mean), std=tuple(std), scaled_decoding=True)
 
 
 def license_of(model: nn.Module, weights: str) -> str:

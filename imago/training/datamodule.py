@@ -35,6 +35,7 @@ class DecodedPictures:
     ) -> None:
         self._dataset = dataset
         self._size = preprocessing.image_size
+        self._scaled = preprocessing.scaled_decoding
         self._square = square
         self.kept_bytes = 0
         self._kept: list[RGB] = []
@@ -57,7 +58,7 @@ class DecodedPictures:
 
     def _decode(self, index: int) -> RGB:
         try:
-            picture = decode(self._dataset.image(index))
+            picture = decode(self._dataset.image(index), side=self._kept_side() if self._scaled else 0)
         except UnreadablePicture as error:
             raise DataRefused(
                 f"{self._dataset.ids[index]} cannot be trained on: {error}. `data check` puts such pictures aside."

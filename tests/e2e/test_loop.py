@@ -41,7 +41,7 @@ def settings(workspace: Workspace) -> tuple[str, ...]:
     """A training run of the demo, made smaller."""
     return (
         *("--config", "demo", "--json"),
-        *("--set", f"deploy.port={workspace.port}"),
+        *("--set", f"deploy.port={workspace.port}", "--set", "deploy.reports=true"),
         *TINY,
         *("--set", "training.epochs=6", "--set", "data.image_size=48"),
         *("--set", "data.synthetic.per_class_train=24"),
@@ -102,6 +102,13 @@ def test_the_endpoint_answers_and_names_its_version(trained: Outcome, pictures: 
     assert refused.json()["error"]["message"]
 
 
+def test_the_endpoint_shows_the_reports_of_what_it_serves(trained: Outcome) -> None:
+    url = f"{trained.json['endpoint']}/reports"
+    for name, file in {"data": "data.html", "evaluation": "evaluation.html", "card": "MODEL_CARD.md"}.items():
+        assert httpx.get(f"{url}/{file}").text == Path(trained.json["reports"][name]).read_text(encoding="utf-8")
+    assert "deployed moths-demo:1-" in httpx.get(url).text
+
+
 def test_editing_nothing_runs_no_step_again(trained: Outcome, workspace: Workspace, settings: tuple[str, ...]) -> None:
     assert trained.code == 0
     again = workspace.run("--pipeline", "training", *settings)
@@ -148,6 +155,8 @@ def test_monitoring_has_a_verdict(trained: Outcome, workspace: Workspace, pictur
     assert done.code == 0, done.stderr
     assert done.json["verdict"] == "drifted"
     assert done.json["window"]["count"] >= 60
+    drift = Path(done.json["reports"]["drift"]).read_text(encoding="utf-8")
+    assert httpx.get(f"{endpoint}/reports/drift.html").text == drift
 
 
 def test_editing_a_function_a_step_calls_runs_that_step_again(

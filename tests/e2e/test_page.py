@@ -2,24 +2,22 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from prometheus_client import CollectorRegistry
 
+from imago.config import MonitoringConfig
+from imago.monitoring.drift import compare
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving.app import Application
-from imago.serving.metrics import Metrics
+from imago.serving.client import Client
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
+from tests.endpoints import listening
 from tests.packages import make_package, picture_bytes
 from tests.waiting import until
-from tests.workspace import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -35,24 +33,18 @@ class Site:
     url: str
     store: PredictionStore
     picture: Path
+    shelf: Path
 
 
 @pytest.fixture
 def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     store = PredictionStore(tmp_path / "predictions.sqlite")
-    settings = ServingSettings(predictions=store.path, api_key=getattr(request, "param", None))
+    shelf = tmp_path / "shelf"
+    settings = ServingSettings(predictions=store.path, api_key=getattr(request, "param", None), shelf=shelf)
     runtime = Runtime(make_package(tmp_path / "package"))
-    application = Application(runtime, settings, Metrics(CollectorRegistry()), version="12")
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started, 20, "the server has not started")
     (tmp_path / "moth.jpg").write_bytes(picture_bytes("green", size=(300, 200), kind="JPEG"))
-    yield Site(f"http://127.0.0.1:{port}", store, tmp_path / "moth.jpg")
-    server.should_exit = True
-    thread.join(20)
-    application.close()
+    with listening(runtime, settings, version="12") as url:
+        yield Site(url, store, tmp_path / "moth.jpg", shelf)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +140,27 @@ def test_a_picture_may_be_dropped_and_pasted(site: Site, page: Any) -> None:
         )
         expect(page.locator("#file-name")).to_contain_text(f"{event}.jpg")
         expect(page.locator("#verdict")).to_have_text("green")
+
+
+@LOOKS
+def test_reports_are_listed_and_drawn_in_their_sandbox(site: Site, page: Any) -> None:
+    with Client(site.url) as client:
+        client.predict_batch([picture_bytes("green", seed=seed) for seed in range(60)])
+    until(lambda: site.store.count() == 60, 10, "the predictions are kept")
+    asked = site.store.window().to_pandas()
+    site.shelf.mkdir()
+    (site.shelf / "drift.html").write_text(compare(asked, asked, MonitoringConfig()).page)
+    (site.shelf / "evaluation.html").write_text("<style>h1 { color: rgb(1, 2, 3) }</style><h1>Right</h1>")
+    page.goto(f"{site.url}/reports")
+    expect(page.locator("h1")).to_have_text("Reports of moths version 12")
+    expect(page.get_by_text("Model card: there is none yet")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.click("text=Evaluation")
+    expect(page.locator("h1")).to_have_css("color", "rgb(1, 2, 3)")
+    page.go_back()
+    page.click("text=Drift")
+    expect(page.locator("h1")).to_have_text("Stable")
+    expect(page.locator(".js-plotly-plot, .plot-container, svg.main-svg").first).to_be_attached()
+    assert page.evaluate("window.origin") == "null"
+    assert page.faults == []
+    assert page.hosts <= {site.url.split("/")[2], ""}

@@ -20,6 +20,7 @@ from timm.models import save_for_hf
 import imago.torchvision_compat  # noqa: F401  (before timm)
 from benchmarks import Figure, compare, data, load, serving, show, training
 from benchmarks.plain import Task
+from benchmarks.pressure import Pressure
 from tests.unit.training.moths import ARCHITECTURE
 
 PARTS = tuple(part for part in training.OF_ANY + training.OF_PRETRAINED if part != "pipeline")
@@ -55,7 +56,8 @@ def test_data_is_measured_on_both_sides() -> None:
 @pytest.mark.slow
 def test_the_endpoint_is_measured_beside_services_written_by_hand() -> None:
     asked = serving.Load((ARCHITECTURE,), 64, pictures=((80, 60),), clients=(1, 4), requests=40, rounds=1, workers=2)
-    figures = list(serving.figures(asked, rounds=2))
+    pressed = Pressure(requests=60, clients=4, seconds=2, minutes=0.1, crowd=8)
+    figures = list(serving.figures(asked, rounds=2, how=pressed))
     cpu = [f"{theirs}.{ARCHITECTURE}.80x60.{clients}" for clients in (1, 4) for theirs in ("eager", "onnx", "bare")]
     assert [figure.name for figure in figures] == [
         "serving.picture",
@@ -65,8 +67,15 @@ def test_the_endpoint_is_measured_beside_services_written_by_hand() -> None:
         f"serving.start.{ARCHITECTURE}",
         f"serving.first_worker.{ARCHITECTURE}",
         f"serving.memory_under_load.{ARCHITECTURE}.4",
+        "serving.p99_at_four_fifths",
+        "serving.p99_at_twice",
+        "serving.answered_at_twice",
+        "serving.median_2_s_after",
+        "serving.memory_in_the_last_minute",
+        "serving.lost_in_changes",
     ]
-    check(figures)
+    check(figures[:-1])
+    assert (figures[-1].ours, figures[-1].theirs > 0) == (0.0, True)
     assert not any("supervisor.py" in " ".join(one.cmdline()) for one in psutil.Process().children(recursive=True))
 
 

@@ -11,7 +11,7 @@ from imago.config import ChecksConfig, known_keys
 from imago.data import dataset, statistics
 from imago.evaluation import report
 from imago.monitoring import prediction_store
-from imago.serving import batch, package
+from imago.serving import batch, openapi, package
 from tests.workspace import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -40,6 +40,18 @@ def test_a_reference_page_is_what_the_code_says(name: str) -> None:
     assert set(pages) == {"cli.md", "configuration.md", "artifacts.md", "http.md"}
     kept = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert kept == pages[name](), f"docs/reference/{name} is out of date: run `python docs/reference.py`"
+
+
+def test_every_refusal_of_the_code_is_shown_by_a_route_that_gives_it() -> None:
+    made = {(int(status), code) for status, codes in reference()._refusals() for code in re.findall(r"`(\w+)`", codes)}
+    shown = {
+        (int(status), code)
+        for operations in openapi.describe("Imago", "1")["paths"].values()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        for code in response["content"].get("application/json", {}).get("examples", {})
+    }
+    assert made - {(405, "method_not_allowed")} == shown
 
 
 def test_the_configuration_page_has_every_key_with_a_word_on_it() -> None:

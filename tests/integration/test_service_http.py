@@ -114,8 +114,8 @@ def test_the_endpoint_answers_as_the_package_does_offline(served: Served, client
         (expected,) = offline.predict([picture], top_k=2)
         assert isinstance(expected, Prediction)
         answer = client.predict(picture)
-        assert answer["model"] == {"name": "moths", "version": "3"}
-        assert [(one["label"], one["probability"]) for one in answer["predictions"]] == list(expected.top)
+        assert (answer.model.name, answer.model.version) == ("moths", "3")
+        assert [(one.label, one.probability) for one in answer.predictions] == list(expected.top)
 
 
 def test_the_bento_pins_its_model_exactly_and_names_no_registry(served: Served) -> None:
@@ -138,7 +138,7 @@ def test_the_workers_load_nothing_heavy(served: Served) -> None:
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_every_kind_of_picture_is_answered(client: Client, kind: str) -> None:
-    assert client.predict(GOOD[kind]())["predictions"][0]["label"] in CLASSES
+    assert client.predict(GOOD[kind]()).label in CLASSES
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -194,7 +194,7 @@ def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Clie
     for line in nonsense:
         with socket.create_connection((host, port), timeout=5) as connection:
             connection.sendall(line)
-    assert client.predict(picture_bytes("blue"))["predictions"][0]["label"] == "blue"
+    assert client.predict(picture_bytes("blue")).label == "blue"
     assert "Traceback" not in served.log.read_text()
 
 
@@ -202,7 +202,7 @@ def test_feedback_finds_its_prediction_whichever_worker_answered(served: Served)
     for index in range(12):
         with Client(served.url) as one, Client(served.url) as other:
             answer = one.predict(picture_bytes("green", seed=index))
-            other.feedback(answer["prediction_id"], "red")
+            other.feedback(answer.prediction_id, "red")
     rows = served.store.window(version="3").to_pylist()
     assert sum(row["feedback"] == "red" for row in rows) == 12
 
@@ -210,7 +210,7 @@ def test_feedback_finds_its_prediction_whichever_worker_answered(served: Served)
 def test_an_explanation_is_a_picture(client: Client) -> None:
     image = Image.open(io.BytesIO(client.explain(picture_bytes("red", size=(90, 60)))))
     assert (image.format, image.size) == ("PNG", (90, 60))
-    assert client.info()["heat_map"] == "class_activation"
+    assert client.info().heat_map == "class_activation"
 
 
 def test_many_at_once_are_answered_or_told_to_wait(served: Served) -> None:
@@ -271,7 +271,7 @@ def test_a_key_and_limits_come_from_the_environment(served: Served, tmp_path: Pa
     with serve(home, TAG, tmp_path, **environment) as (url, _, _):
         assert httpx.post(f"{url}/predict", files={"image": picture_bytes("red")}).status_code == 401
         with Client(url, key="open sesame") as client:
-            assert client.predict(picture_bytes("red"))["model"]["version"] == "2026-03"
+            assert client.predict(picture_bytes("red")).model.version == "2026-03"
         response = httpx.post(
             f"{url}/predict", files={"image": picture_bytes("red", size=(80, 60))}, headers={"X-API-Key": "open sesame"}
         )
@@ -322,6 +322,6 @@ def test_a_deployment_with_keys_lets_its_own_probes_in_and_nobody_else_without_o
         refused = httpx.get(f"{endpoint}/info", headers=origin)
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["Origin"])
         with Client(str(endpoint), key=secret) as client:
-            assert client.predict(picture_bytes("red"))["predictions"][0]["label"] == "red"
+            assert client.predict(picture_bytes("red")).label == "red"
     finally:
         moths.stop()

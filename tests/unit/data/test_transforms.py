@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imago.data.transforms import Preprocessing, UnreadablePicture, decode, normalise, preprocess, resize_to_square
+from imago.data.transforms import (
+    Preprocessing,
+    UnreadablePicture,
+    decode,
+    normalise,
+    preprocess,
+    read_picture,
+    resize_to_square,
+)
 from tests.pictures import png_that_claims
 
 
@@ -132,23 +140,24 @@ def test_normalising_gives_the_same_bits_as_the_plain_formula() -> None:
     assert tensor.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("side", [0, 30])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}])
 @pytest.mark.parametrize("size", [(64, 64), (33, 57), (1, 9), (500, 333)])
 def test_both_decoders_of_jpeg_give_the_same_pixels(
-    mode: str, options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    mode: str, options: dict[str, Any], size: tuple[int, int], side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     smooth = Image.fromarray(noise).resize((size[0] // 3 + 1, size[1] // 3 + 1)).resize(size).convert(mode)
     sink = io.BytesIO()
     smooth.save(sink, "JPEG", quality=85, **options)
-    fast = decode(sink.getvalue())
+    fast = decode(sink.getvalue(), side=side)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise ValueError("not today")
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
-    assert np.array_equal(fast, decode(sink.getvalue()))
+    assert np.array_equal(fast, decode(sink.getvalue(), side=side))
 
 
 def test_bytes_before_a_marker_are_strange_and_not_broken() -> None:
@@ -168,3 +177,56 @@ def test_a_png_whose_checksum_is_wrong_is_refused() -> None:
     whole[len(whole) // 2] ^= 1
     with pytest.raises(UnreadablePicture, match="cannot be decoded"):
         decode(bytes(whole))
+
+
+def _scene(width: int, height: int) -> Image.Image:
+    """Something with edges of all directions and smooth places, as photographs have."""
+    x, y = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 7, height))
+    waves = np.stack([np.sin(x * y), np.cos(x + y), np.sin(3 * x) * (y > 3)], axis=-1)
+    return Image.fromarray(((waves + 1) * 127).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "shape"),
+    [
+        ((1000, 800), 224, (400, 500)),
+        ((1000, 800), 400, (400, 500)),
+        ((1000, 800), 401, (800, 1000)),
+        ((1001, 803), 200, (201, 251)),
+        ((4000, 3000), 224, (375, 500)),
+        ((9000, 300), 32, (38, 1125)),
+        ((447, 447), 224, (447, 447)),
+        ((1000, 800), 0, (800, 1000)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_by_halves_down_to_the_side(
+    size: tuple[int, int], side: int, shape: tuple[int, int]
+) -> None:
+    content = _encoded(_scene(*size), "JPEG", quality=90)
+    found = read_picture(content, side=side)
+    assert found.pixels.shape == (*shape, 3)
+    assert found.shape == size[::-1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_on_its_side_is_decoded_smaller_too(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = _encoded(_scene(800, 600), "JPEG", quality=90, exif=exif)
+    whole, found = read_picture(content), read_picture(content, side=224)
+    on_its_side = orientation > 4
+    assert found.shape == whole.shape == ((800, 600) if on_its_side else (600, 800))
+    assert found.pixels.shape == ((400, 300, 3) if on_its_side else (300, 400, 3))
+    near, wide = (resize_to_square(one.pixels, 224).astype(int) for one in (found, whole))
+    assert np.abs(near - wide).mean() < 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "BMP"])
+def test_only_a_jpeg_is_decoded_smaller(form: str) -> None:
+    content = _encoded(_scene(500, 400), form)
+    assert read_picture(content, side=32).pixels.shape == (400, 500, 3)
+
+
+def test_a_spec_of_earlier_versions_decodes_whole() -> None:
+    earlier = Preprocessing.model_validate({"image_size": 224, "mean": (0, 0, 0), "std": (1, 1, 1)})
+    assert (earlier.side, earlier.model_copy(update={"scaled_decoding": True}).side) == (0, 224)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imago.config import GateConfig
-from imago.evaluation.gate import already_champion, compare, decide
+from imago.evaluation.gate import already_champion, decide
 from imago.evaluation.metrics import Interval, compute_metrics
 from imago.evaluation.report import EvaluationReport
 from tests.unit.evaluation.reports import report_of, rights
@@ -179,17 +179,6 @@ def test_a_champion_that_learned_from_every_test_picture_cannot_be_compared() ->
     assert decision.reason.startswith(
         "Not comparable: the champion learned from all 50 test pictures. Judged by itself"
     )
-
-
-def test_pictures_are_paired_by_their_bytes_not_by_their_order() -> None:
-    right = [True, True, False, True, False, False]
-    comparison = compare(report_of(right), report_of(right, order=[5, 3, 1, 0, 2, 4]))
-    assert (comparison.only_challenger_right, comparison.only_champion_right, comparison.p_value) == (0, 0, 1.0)
-
-
-def test_reports_on_other_pictures_are_never_paired() -> None:
-    with pytest.raises(ValueError, match="same pictures"):
-        compare(report_of([True] * 4), report_of([True] * 5))
 
 
 def by_class(atlas: tuple[int, int], luna: tuple[int, int]) -> EvaluationReport:

@@ -1,14 +1,19 @@
 """Lightning gets the pictures as they are served, or as other views of them."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from imago.data.transforms import Preprocessing, decode, preprocess
 from imago.errors import DataRefused
+from imago.serving.runtime import Prediction, Runtime
 from imago.training.augment import Augmentation
-from imago.training.datamodule import DecodedPictures, EpochOrder, PictureDataModule, shrink
-from tests.packages import picture_bytes
+from imago.training.datamodule import DecodedPictures, EpochOrder, PictureDataModule, View, shrink
+from tests.packages import make_package, picture_bytes
 from tests.unit.training.moths import SIZE, picture_rows, small_moths
 
 PREPROCESSING = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -33,6 +38,23 @@ def test_validation_pictures_are_those_of_the_endpoint_to_the_bit() -> None:
     batches = list(_data().val_dataloader())
     assert np.array_equal(torch.cat([images for images, _ in batches]).numpy(), expected)
     assert [MOTHS.classes[int(label)] for _, labels in batches for label in labels] == part.labels
+
+
+def test_large_photographs_are_decoded_smaller_for_training_as_at_the_endpoint_to_the_bit(tmp_path: Path) -> None:
+    runtime = Runtime(make_package(tmp_path / "colours", image_size=SIZE, scaled_decoding=True))
+    noise = np.random.default_rng(0).integers(0, 256, (5 * SIZE, 4 * SIZE, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "JPEG")
+    pictures = DecodedPictures(
+        picture_rows(("val/a/1.jpg", content.getvalue(), "a", "val")), runtime.spec.preprocessing, square=True
+    )
+    seen = View(pictures, [0], runtime.spec.preprocessing)[0][0]
+    assert np.array_equal(seen, runtime.preprocess(content.getvalue()))
+    whole = runtime.spec.preprocessing.model_copy(update={"scaled_decoding": False})
+    assert not np.array_equal(seen, preprocess(decode(content.getvalue()), whole))
+    (answer,) = runtime.predict([content.getvalue()])
+    assert isinstance(answer, Prediction)
+    assert (answer.width, answer.height) == (4 * SIZE, 5 * SIZE)
 
 
 def test_views_differ_from_epoch_to_epoch_and_repeat_from_the_seed() -> None:

@@ -1,0 +1,40 @@
+"""The endpoint's application behind a real socket on loopback, in this process."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from imago.serving.app import Application
+from imago.serving.metrics import Metrics
+from imago.serving.runtime import Runtime
+from imago.serving.settings import ServingSettings
+from tests.waiting import until
+
+
+@contextmanager
+def application(runtime: Runtime, settings: ServingSettings, *, version: str = "7") -> Iterator[Application]:
+    """An application that is closed at the end."""
+    opened = Application(runtime, settings, Metrics(CollectorRegistry()), version=version)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def listening(runtime: Runtime, settings: ServingSettings, *, version: str = "7") -> Iterator[str]:
+    """Serve a model on a free port; gives the address."""
+    with application(runtime, settings, version=version) as opened:
+        server = uvicorn.Server(uvicorn.Config(opened, port=0, log_config=None, lifespan="off"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            until(lambda: server.started, 20, "the server has not started")
+            (listener,) = server.servers[0].sockets
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
