@@ -81,7 +81,7 @@ def artifacts_page() -> str:
         "## ModelPackage\n",
         "One package is what is evaluated, registered, served, rolled back to, and used by the inference pipeline.",
         "Nothing in it is a pickle.\n",
-        *_table(("file", ""), ((f"`{name}`", _PACKAGE[name]) for name in (*package.FILES, "suspects.json"))),
+        *_table(("file", ""), ((f"`{name}`", _PACKAGE[name]) for name in (*package.FILES, *_SOMETIMES))),
         "\n`spec.json`:\n",
         *_table(("key", "type", ""), rows),
         "",
@@ -131,9 +131,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "http.md": http_page,
 }
 
+_SOMETIMES = ("head.onnx", "suspects.json")
 _PACKAGE = {
     "weights.safetensors": "the torch model's weights",
-    "model.onnx": "the graph that is served: `image` → `logits`, `embedding`",
+    "model.onnx": "the graph that is served: `image` → `logits`, `embedding`, and `maps` where there is `head.onnx`",
+    "head.onnx": "the graph of the head, for heat maps: `mean` of `maps` → `logits`, where the network averages maps",
     "spec.json": "what must be known besides, see below",
     "reference.parquet": "the validation pictures as the prediction store would have kept them: what drift is "
     "measured against",

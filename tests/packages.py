@@ -86,10 +86,13 @@ def make_package(
     confused: bool = False,
     scaled_decoding: bool = False,
     seed: int = 0,
+    maps: bool = False,
+    maps_lean: bool = False,
 ) -> ModelPackage:
     """Write a whole package at `path` (made by this call) and return it.
 
-    `sharpness` scales the logits; `confused` makes a model that takes each class for the next one.
+    `sharpness` scales the logits; `confused` makes a model that takes each class for the next one; with `maps` the
+    graph gives its last maps, the colours of the picture itself, and the head lies beside it.
     """
     path.mkdir(parents=True)
     (path / "golden").mkdir()
@@ -100,7 +103,9 @@ def make_package(
     weight = (sharpness * centres).astype(np.float32)
     bias = (-0.5 * sharpness * (centres**2).sum(axis=1)).astype(np.float32)
     save_file({"weight": weight, "bias": bias}, path / "weights.safetensors")
-    onnx.save(_graph(weight, bias, image_size), path / "model.onnx")
+    onnx.save(_graph(weight, bias, image_size, maps=maps), path / "model.onnx")
+    if maps:
+        onnx.save(_head(weight, bias), path / "head.onnx")
     spec = ModelSpec(
         name=name,
         architecture="mean_colour",
@@ -113,6 +118,7 @@ def make_package(
         seed=seed,
         created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).isoformat(),
         versions={"onnxruntime": onnxruntime.__version__},
+        maps_lean=maps_lean,
         metrics={"val_accuracy": 1.0},
     )
     (path / "spec.json").write_text(spec.model_dump_json(indent=2), encoding="utf-8")
@@ -158,24 +164,43 @@ REFERENCE = pa.schema(
 )
 
 
-def _graph(weight: np.ndarray, bias: np.ndarray, image_size: int) -> onnx.ModelProto:
+def _graph(weight: np.ndarray, bias: np.ndarray, image_size: int, *, maps: bool) -> onnx.ModelProto:
+    size = ["batch", 3, image_size, image_size]
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["image", "axes"], ["embedding"], keepdims=0),
             helper.make_node("Gemm", ["embedding", "weight", "bias"], ["logits"], transB=1),
+            *([helper.make_node("Reshape", ["image", "places"], ["maps"])] if maps else []),
         ],
         "mean_colour",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, image_size, image_size])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, size)],
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(bias)]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),
+            *([helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["batch", 3, image_size**2])] if maps else []),
         ],
         [
             numpy_helper.from_array(weight, "weight"),
             numpy_helper.from_array(bias, "bias"),
             numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "axes"),
+            numpy_helper.from_array(np.array([0, 3, -1], dtype=np.int64), "places"),
         ],
     )
+    return _checked(graph)
+
+
+def _head(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["mean", "weight", "bias"], ["logits"], transB=1)],
+        "head",
+        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(bias)])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+    return _checked(graph)
+
+
+def _checked(graph: onnx.GraphProto) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
     return model

@@ -55,12 +55,12 @@ def class_activation_maps(
 
 def _of_mirrored(module: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     """Return the map; of a network that leans to one side, its mean with those of the mirror images."""
-    turns: list[list[int]] = [[], [3], [2], [2, 3]] if _leans(module) else [[]]
+    turns: list[list[int]] = [[], [3], [2], [2, 3]] if leans(module) else [[]]
     heats = [_heat(module, pixels.flip(sides), classes).flip([side - 1 for side in sides]) for sides in turns]
     return torch.stack(heats).mean(0)
 
 
-def _leans(module: nn.Module) -> bool:
+def leans(module: nn.Module) -> bool:
     """Tell whether places of the last features lie before their middle in the picture.
 
     Strided convolutions of odd kernels do that: each is about the first of the pixels that it passes over, which adds

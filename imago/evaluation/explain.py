@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from math import isqrt
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,13 +18,20 @@ _TURBO = np.array(
 )  # fmt: skip
 """Nine stations of the Turbo colour map, from nothing to all."""
 
+_FORTH, _BACK = slice(None), slice(None, None, -1)
+_MIRRORED = [(rows, columns) for rows in (_FORTH, _BACK) for columns in (_FORTH, _BACK)]
 _STRONGEST = 0.6
 _BATCH = 8
 _LEAST = 0.01
 
+Method = Literal["class_activation", "occlusion"]
+
 
 class Classifier(Protocol):
     """What is asked of a model here; `imago.serving.runtime.Runtime` is one."""
+
+    has_maps: bool
+    maps_lean: bool  # to one side of the picture
 
     def preprocess(self, image: bytes, /) -> npt.NDArray[np.float32]:
         """Turn an encoded picture into the model's input (3, S, S): the square centre of it, scaled."""
@@ -34,6 +42,55 @@ class Classifier(Protocol):
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Turn inputs (N, 3, S, S) into probabilities (N, C) and embeddings."""
         ...
+
+    def maps(self, batch: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
+        """Turn inputs into the features (N, D, h·h) that the head takes the mean of, if it `has_maps`."""
+        ...
+
+    def head(self, means: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
+        """Turn means (N, D) of the maps into logits (N, C), if it `has_maps`."""
+        ...
+
+
+def method_of(runtime: Classifier) -> Method:
+    """Tell how `heat_map` finds where the answer comes from."""
+    return "class_activation" if runtime.has_maps else "occlusion"
+
+
+def heat_map(runtime: Classifier, rgb: RGB) -> npt.NDArray[np.float32]:
+    """Return how much of the answer comes from each place: (H, W) float32 in [0, 1].
+
+    By class activation where the model has maps, for that asks it at most 4 times, and occlusion 50 times.
+    """
+    return class_activation_map(runtime, rgb) if runtime.has_maps else occlusion_map(runtime, rgb)
+
+
+def class_activation_map(runtime: Classifier, rgb: RGB) -> npt.NDArray[np.float32]:
+    """Return how much the answer's logit loses when a place is taken out of the maps' mean: (H, W) float32 in [0, 1].
+
+    Where the head is linear, that is the map of class activation (Zhou et al. 2016, https://arxiv.org/abs/1512.04150);
+    where it is deeper, what such a map stands for. What speaks for every class alike counts for none, what speaks
+    against the answer is 0, and so is what the model does not see, beyond the square centre; 1 is the place that
+    matters most. Where the maps lean to one side, it is averaged over mirror images.
+    """
+    seen = runtime.preprocess(encode(rgb, "BMP"))
+    ways = _MIRRORED if runtime.maps_lean else _MIRRORED[:1]
+    maps = runtime.maps(np.stack([seen[:, rows, columns] for rows, columns in ways]))
+    answer = int(runtime.head(maps[:1].mean(axis=2))[0].argmax())
+    turned = [_lost(runtime, places, answer)[way] for places, way in zip(maps, ways, strict=True)]
+    lost: npt.NDArray[np.float32] = np.stack(turned).mean(axis=0)
+    lost /= max(float(lost.max()), float(np.finfo(np.float32).tiny))
+    return spread(lost, *rgb.shape[:2])
+
+
+def _lost(runtime: Classifier, maps: npt.NDArray[np.float32], answer: int) -> npt.NDArray[np.float32]:
+    """Return what the answer's logit loses without each place of the maps (D, h·h): (h, h)."""
+    places, side = maps.T, isqrt(maps.shape[1])
+    mean = places.mean(axis=0, keepdims=True)
+    logits = runtime.head(np.concatenate([mean, mean - places / len(places)]))
+    logits = logits[:, answer] - logits.mean(axis=1)
+    lost: npt.NDArray[np.float32] = np.maximum(logits[0] - logits[1:], 0.0)
+    return lost.reshape(side, side)
 
 
 def occlusion_map(runtime: Classifier, rgb: RGB, grid: int = 7) -> npt.NDArray[np.float32]:

@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from PIL import Image
 from imago.data.dataset import ImageDataset
 from imago.data.transforms import MAX_PIXELS, RGB, decode, preprocess
 from imago.errors import ImagoError
-from imago.evaluation.explain import fit_within, occlusion_map, overlay, spread
+from imago.evaluation.explain import Method, fit_within, occlusion_map, overlay, spread
 from imago.evaluation.metrics import Metrics
 from imago.serving.package import Suspect
 from imago.serving.runtime import Floats, Runtime
@@ -49,7 +49,7 @@ class Gallery:
     """The worst mistakes, and how it was found where the model looked."""
 
     mistakes: list[Mistake]
-    method: Literal["class_activation", "occlusion"]
+    method: Method
     reason: str  # why it is not class activation
 
 

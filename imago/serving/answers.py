@@ -1,5 +1,7 @@
 """What an endpoint answers, as its clients read it. A key that a later endpoint adds is passed over."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -78,6 +80,7 @@ class Info(_Answer):
     reject_threshold: float
     top_k: int  # labels in an answer
     feedback: bool  # whether it is taken
+    heat_map: Literal["class_activation", "occlusion"] = "occlusion"  # how it is found
     limits: Limits
 
 

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from imago.data import transforms
 from imago.errors import ImagoError, did_you_mean
-from imago.evaluation.explain import fit_within, occlusion_map, overlay
+from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving import reports
@@ -161,6 +161,7 @@ class Application:
                 "reject_threshold": spec.reject_threshold,
                 "top_k": min(settings.top_k, len(spec.classes)),
                 "feedback": self.writer is not None,
+                "heat_map": method_of(self.runtime),
                 "limits": {
                     "upload_bytes": settings.max_upload_bytes,
                     "pixels": settings.max_pixels,
@@ -282,7 +283,7 @@ class Application:
         except transforms.UnreadablePicture as error:
             raise refusal_of_picture(Unreadable(error.code, str(error)), picture) from error
         small = fit_within(rgb, EXPLAIN_SIDE)
-        return overlay(small, occlusion_map(self.runtime, small))
+        return overlay(small, heat_map(self.runtime, small))
 
     @staticmethod
     def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:

@@ -32,6 +32,7 @@ INFO = {
     "reject_threshold": 0.5,
     "top_k": 3,
     "feedback": True,
+    "heat_map": "class_activation",
     "limits": {
         "upload_bytes": 10_000_000,
         "pixels": 50_000_000,

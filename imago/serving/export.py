@@ -25,9 +25,10 @@ from imago.config import TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.errors import ImagoError
 from imago.evaluation.calibration import softmax
+from imago.evaluation.class_activation import leans
 from imago.monitoring.prediction_store import prediction_row, to_table
 from imago.serving.card import model_card
-from imago.serving.graph import write_graph
+from imago.serving.graph import write_graph, write_head
 from imago.serving.package import GoldenSample, ModelPackage, ModelSpec, Setting
 from imago.serving.runtime import Prediction, Runtime
 from imago.training.augment import Augmentation
@@ -71,6 +72,7 @@ def export_package(
         (folder / "golden").mkdir()
         (folder / "weights.safetensors").write_bytes(save(_tensors(trained.model)))
         write_graph(trained.model, spec.preprocessing.image_size, folder / "model.onnx")
+        write_head(trained.model, spec.preprocessing.image_size, folder / "head.onnx")
         _write(folder / "spec.json", spec.model_dump_json(indent=2))
         _write(folder / "MODEL_CARD.md", model_card(spec, dataset.counts()))
         _write(folder / "golden" / "golden.json", "[]")
@@ -139,6 +141,7 @@ def _spec(
             "onnxruntime": onnxruntime.__version__,
         },
         metrics=_metrics(trained),
+        maps_lean=leans(trained.model),
         weights_license=trained.weights_license,
         spent=trained.spent,
         recipe=_recipe(trained, training) if training else {},
@@ -191,6 +194,9 @@ def _check_parity(model: nn.Module, runtime: Runtime, dataset: ImageDataset) -> 
         logits = model.eval()(torch.from_numpy(batch)).numpy()
     expected = softmax(logits, runtime.spec.temperature)
     difference = float(np.abs(expected - runtime.predict_array(batch)[0]).max())
+    if runtime.has_maps:  # nothing else tells whether they, and the head, are the model's
+        logits = runtime.head(runtime.maps(batch).mean(axis=2))
+        difference = max(difference, float(np.abs(expected - softmax(logits, runtime.spec.temperature)).max()))
     if difference > PARITY:
         raise ImagoError(
             f"The ONNX graph of '{runtime.spec.architecture}' answers unlike the model it was made of: probabilities "

@@ -95,7 +95,8 @@ def _paths() -> Schema:
         },
         "/explain": {
             "post": _operation(
-                "Show where in a picture the answer comes from.", png, _GUARDED, _FORM, _ONE, takes=_upload("image")
+                "Show where in a picture the answer comes from; `/info` says under `heat_map` how it is found.",
+                png, _GUARDED, _FORM, _ONE, takes=_upload("image"),
             )
         },
         "/feedback": {
@@ -156,6 +157,7 @@ def _schemas() -> Schema:
                 "reject_threshold": _PROBABILITY,
                 "top_k": _COUNT,
                 "feedback": {"type": "boolean", "description": "Whether it is taken."},
+                "heat_map": {"type": "string", "enum": ["class_activation", "occlusion"]},
                 "limits": _object(limits),
             }
         ),

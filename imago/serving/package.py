@@ -1,7 +1,7 @@
 """A trained model as a folder without a pickle: what is evaluated, registered, served and rolled back to.
 
-`weights.safetensors model.onnx spec.json reference.parquet golden/ MODEL_CARD.md`, and `suspects.json` where they were
-looked for. No torch in here.
+`weights.safetensors model.onnx spec.json reference.parquet golden/ MODEL_CARD.md`, `head.onnx` where the graph gives
+maps, and `suspects.json` where they were looked for. No torch in here.
 """
 
 import hashlib
@@ -40,6 +40,7 @@ class ModelSpec(BaseModel):
     created: str  # ISO 8601, UTC
     versions: dict[str, str]
     metrics: dict[str, float] = {}
+    maps_lean: bool = False  # the graph's maps, if it gives any, to one side, as strided convolutions make them
     weights_license: str = "not stated"  # of the weights that training began with
     spent: Spent | None = None  # by training
     recipe: dict[str, Setting] = {}  # of training, with nothing left open; what is off is left out
@@ -86,8 +87,16 @@ class ModelPackage:
 
     @property
     def onnx(self) -> Path:
-        """The graph: `image` (N, 3, H, W) float32 → `logits` (N, classes) float32, `embedding` (N, D) float32."""
+        """The graph: `image` (N, 3, H, W) float32 → `logits` (N, classes) float32, `embedding` (N, D) float32.
+
+        Where `head` is there, it also gives `maps` (N, D', h·h) float32, row by row.
+        """
         return self.path / "model.onnx"
+
+    @property
+    def head(self) -> Path:
+        """The graph of the head: the mean of the maps (N, D') float32 → `logits`; not of every architecture."""
+        return self.path / "head.onnx"
 
     @property
     def weights(self) -> Path:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -73,22 +74,10 @@ class Runtime:
         self.package = package
         self.spec = package.spec
         self.threads = threads
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(str(package.onnx), options, providers=["CPUExecutionProvider"])
-        except _LOAD_ERRORS as error:
-            raise ImagoError(f"The graph {package.onnx} cannot be loaded: {first_line(error)}") from error
-        outputs = {output.name: output.shape for output in self._session.get_outputs()}
-        if not {"logits", "embedding"} <= outputs.keys():
-            raise ImagoError(f"The graph {package.onnx} gives {sorted(outputs)}, not `logits` and `embedding`.")
-        if outputs["logits"][-1] != len(self.classes):
-            raise ImagoError(
-                f"The graph {package.onnx} tells {outputs['logits'][-1]} classes apart, its spec {len(self.classes)}."
-            )
+        self.has_maps = package.head.is_file()  # packages were made without
+        self.maps_lean = self.spec.maps_lean
+        self._session = self._open(package.onnx, "logits", "embedding", *(["maps"] if self.has_maps else []))
+        self._head = self._open(package.head, "logits") if self.has_maps else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -107,6 +96,18 @@ class Runtime:
         if not np.isfinite(probabilities).all():
             raise ImagoError(f"The graph {self.package.onnx} gave numbers that are not finite.")
         return probabilities.astype(np.float32), embeddings.astype(np.float32, copy=False)
+
+    def maps(self, batch: Floats) -> Floats:
+        """Run preprocessed pictures: the features (N, D, h·h) that the head takes the mean of, if it `has_maps`."""
+        maps: Floats = self._session.run(["maps"], {"image": batch})[0]
+        return maps
+
+    def head(self, means: Floats) -> Floats:
+        """Return the logits (N, C), before the temperature, for means (N, D) of the maps, if it `has_maps`."""
+        if self._head is None:
+            raise ImagoError(f"The package {self.package.path} has no head.onnx.")
+        logits: Floats = self._head.run(["logits"], {"mean": means})[0]
+        return logits
 
     def probabilities(self, images: Sequence[bytes], *, max_pixels: int = MAX_PIXELS) -> Floats:
         """Predict encoded pictures: (N, C) float32. Raises UnreadablePicture at the first that cannot be read."""
@@ -135,6 +136,26 @@ class Runtime:
         prepared = self._prepare_picture(picture, (picture.shape[0], picture.shape[1]))
         probabilities, embeddings = self.predict_array(prepared.tensor[None])
         return self._answer(prepared, probabilities[0], embeddings[0], top_k)
+
+    def _open(self, path: Path, *wanted: str) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _LOAD_ERRORS as error:
+            raise ImagoError(f"The graph {path} cannot be loaded: {first_line(error)}") from error
+        outputs = {output.name: output.shape for output in session.get_outputs()}
+        if not set(wanted) <= outputs.keys():
+            names = " and ".join(f"`{name}`" for name in wanted)
+            raise ImagoError(f"The graph {path} gives {sorted(outputs)}, not {names}.")
+        if outputs["logits"][-1] != len(self.classes):
+            raise ImagoError(
+                f"The graph {path} tells {outputs['logits'][-1]} classes apart, its spec {len(self.classes)}."
+            )
+        return session
 
     def _predict_batch(
         self, images: Sequence[bytes], top_k: int, max_pixels: int, observe: Observe | None

@@ -227,7 +227,7 @@ def test_the_architecture_of_the_page_can_be_made_exported_and_asked(tmp_path: P
     spec.loader.exec_module(sys.modules["tinynet"])
     write_graph(create_classifier("tinynet", "none", 3, 64), 64, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    logits, embedding = session.run(None, {"image": np.zeros((5, 3, 64, 64), dtype=np.float32)})
+    logits, embedding = session.run(["logits", "embedding"], {"image": np.zeros((5, 3, 64, 64), dtype=np.float32)})
     assert (logits.shape, embedding.shape) == ((5, 3), (5, 64))
 
 

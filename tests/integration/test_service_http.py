@@ -93,7 +93,7 @@ def serve(home: Path, tag: str, folder: Path, **environment: str) -> Iterator[tu
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     home, store = folder / "bentoml", PredictionStore(folder / "predictions.sqlite")
-    package = make_package(folder / "package")
+    package = make_package(folder / "package", maps=True)
     built = build(home, package, "moths", "3")
     assert built.stdout.strip() == TAG, built.stderr
     environment = {"IMAGO_PREDICTIONS": str(store.path), "IMAGO_WORKERS": "2", "IMAGO_TOP_K": "2"}
@@ -210,6 +210,7 @@ def test_feedback_finds_its_prediction_whichever_worker_answered(served: Served)
 def test_an_explanation_is_a_picture(client: Client) -> None:
     image = Image.open(io.BytesIO(client.explain(picture_bytes("red", size=(90, 60)))))
     assert (image.format, image.size) == ("PNG", (90, 60))
+    assert client.info().heat_map == "class_activation"
 
 
 def test_many_at_once_are_answered_or_told_to_wait(served: Served) -> None:

@@ -20,7 +20,7 @@ from imago.serving.metrics import Metrics
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
 from imago.serving.settings import PROBE_HEADER, ServingSettings
-from tests.packages import make_package, picture_bytes
+from tests.packages import colour_of, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD, photograph
 
 Open = Callable[..., TestClient]
@@ -219,6 +219,23 @@ def test_an_explanation_is_a_picture_of_bounded_size(endpoint: TestClient) -> No
     assert image.format == "PNG"
     assert max(image.size) == 320
     assert image.size[0] > image.size[1]
+
+
+@pytest.mark.parametrize(("maps", "method"), [(False, "occlusion"), (True, "class_activation")])
+def test_an_explanation_says_how_it_was_found(tmp_path: Path, maps: bool, method: str) -> None:
+    runtime = Runtime(make_package(tmp_path / "package", maps=maps))
+    application = Application(runtime, ServingSettings(), Metrics(CollectorRegistry()), version="1")
+    endpoint = TestClient(application)
+    rgb = np.full((64, 64, 3), 127, dtype=np.uint8)
+    rgb[40:60, 40:60] = colour_of("red")
+    picture = io.BytesIO()
+    Image.fromarray(rgb).save(picture, "PNG")
+    response = endpoint.post("/explain", files={"image": picture.getvalue()})
+    assert endpoint.get("/info").json()["heat_map"] == method
+    application.close()
+    changed = np.abs(np.asarray(Image.open(io.BytesIO(response.content))).astype(int) - rgb).sum(axis=2)
+    assert changed[44:56, 44:56].mean() > 30
+    assert changed[:24, :24].max() < 15
 
 
 def test_feedback_is_kept_with_its_prediction(endpoint: TestClient, store: PredictionStore) -> None:

@@ -23,6 +23,7 @@ from imago.monitoring.prediction_store import COLUMNS
 from imago.serving import export
 from imago.serving.card import model_card
 from imago.serving.export import PARITY, export_package, load_module
+from imago.serving.graph import write_head
 from imago.serving.package import FILES, ModelPackage, ModelSpec
 from imago.serving.runtime import Prediction, Runtime
 from imago.training.module import ClassifierModule
@@ -267,6 +268,22 @@ def test_a_graph_that_answers_unlike_its_model_is_refused(trained: TrainedModel,
     ):
         export_package(changed, MOTHS, tmp_path / "moths", name="moths", weights="none", seed=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_answers_unlike_its_model_is_refused(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = replace(trained, preprocessing=trained.preprocessing.model_copy(update={"image_size": 128}))
+    made = export_package(larger, MOTHS, tmp_path / "moths", name="moths", weights="none", seed=0)
+    session = onnxruntime.InferenceSession(made.onnx)
+    assert [(value.name, value.shape[2:]) for value in session.get_outputs()][2:] == [("maps", [16])]
+    assert made.head.is_file()
+    assert made.spec.maps_lean
+    turned = _turned(larger).model
+    monkeypatch.setattr(export, "write_graph", lambda _model, _size, path: shutil.copy(made.onnx, path))
+    monkeypatch.setattr(export, "write_head", lambda _model, size, path: write_head(turned, size, path))
+    with pytest.raises(ImagoError, match=r"answers unlike the model it was made of"):
+        export_package(larger, MOTHS, tmp_path / "other", name="moths", weights="none", seed=0)
 
 
 def _turned(trained: TrainedModel) -> TrainedModel:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from imago.home import ROOT
 from tests.packages import make_package, picture_bytes
 
@@ -43,8 +45,9 @@ print(told["predictions"][0]["label"], [name for name in heavy if name in sys.mo
 """
 
 
-def test_answering_loads_nothing_heavy(tmp_path: Path) -> None:
-    make_package(tmp_path / "package")
+@pytest.mark.parametrize("maps", [False, True])
+def test_answering_loads_nothing_heavy(tmp_path: Path, maps: bool) -> None:
+    make_package(tmp_path / "package", maps=maps)
     (tmp_path / "picture.png").write_bytes(picture_bytes("green"))
     done = subprocess.run(
         [sys.executable, "-c", ASK, str(tmp_path), ",".join(HEAVY)],

@@ -11,6 +11,7 @@ from imago.data import transforms
 from imago.data.features import FEATURES
 from imago.data.transforms import UnreadablePicture
 from imago.errors import ImagoError
+from imago.evaluation.calibration import softmax
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import BATCH, Prediction, Runtime, Unreadable
 from tests.packages import CLASSES, make_package, picture, picture_bytes
@@ -134,6 +135,29 @@ def test_a_graph_of_other_classes_is_refused(tmp_path: Path) -> None:
     package.onnx.write_bytes(other.onnx.read_bytes())
     with pytest.raises(ImagoError, match="tells 2 classes apart, its spec 3"):
         Runtime(package)
+
+
+def test_a_head_beside_a_graph_without_maps_is_refused(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "before")
+    package.head.write_bytes(make_package(tmp_path / "mapped", maps=True).head.read_bytes())
+    with pytest.raises(ImagoError, match=r"model\.onnx gives \['embedding', 'logits'\], not .* and `maps`"):
+        Runtime(package)
+
+
+def test_a_broken_head_is_named(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "broken", maps=True)
+    package.head.write_bytes(b"not a graph")
+    with pytest.raises(ImagoError, match=r"head\.onnx cannot be loaded"):
+        Runtime(package)
+
+
+def test_maps_change_no_answer(runtime: Runtime, tmp_path: Path) -> None:
+    mapped = Runtime(make_package(tmp_path / "mapped", maps=True))
+    images = [picture_bytes(label) for label in CLASSES]
+    assert np.array_equal(mapped.probabilities(images), runtime.probabilities(images))
+    batch = np.stack([mapped.preprocess(image) for image in images])
+    logits = mapped.head(mapped.maps(batch).mean(axis=2))
+    assert softmax(logits) == pytest.approx(mapped.predict_array(batch)[0], abs=1e-5)
 
 
 def test_a_half_package_is_refused(tmp_path: Path) -> None:
