@@ -46,10 +46,12 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
     """The stock service's configuration, with ours in it."""
 
     deploy: DeployConfig
+    by: str = Field(default="ZenML", exclude=True)  # whose doing it is, now: ZenML's record of it does not say
+    reason: str = Field(default="", exclude=True)
     rollout: str = Field(default_factory=lambda: uuid4().hex)  # ZenML takes no two services of equal configuration
 
     @classmethod
-    def of(cls, tag: str, config: DeployConfig) -> "ImagoServiceConfig":
+    def of(cls, tag: str, config: DeployConfig, *, by: str = "", reason: str = "") -> "ImagoServiceConfig":
         """Return the configuration of a service for a Bento by its exact tag."""
         name, version = deployment.model_of(tag).values()
         return cls(
@@ -63,6 +65,8 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
             production=True,
             working_dir=".",
             deploy=config,
+            by=by,
+            reason=reason,
         )
 
 
@@ -78,10 +82,10 @@ class ImagoService(BentoMLLocalDeploymentService):
 
     @property
     def deployment(self) -> Deployment:
-        return Deployment(self.config.model_name)
+        return Deployment(self.config.model_name, by=self.config.by)
 
     def provision(self) -> None:
-        self.deployment.deploy(self.config.bento_tag, self.config.deploy)
+        self.deployment.deploy(self.config.bento_tag, self.config.deploy, reason=self.config.reason)
 
     def deprovision(self, force: bool = False) -> None:  # noqa: ARG002
         if self._is_current():

@@ -43,8 +43,10 @@ class House:
         (folder / "package" / "golden" / "golden.json").write_text(json.dumps(golden))
         self.moths = self.named("moths")
 
-    def named(self, name: str) -> Deployment:
-        return Deployment(name, on_progress=self.lines.append, command=self.command, package=lambda _: self.package)
+    def named(self, name: str, by: str = "") -> Deployment:
+        return Deployment(
+            name, by=by, on_progress=self.lines.append, command=self.command, package=lambda _: self.package
+        )
 
     def command(self, tag: str) -> list[str]:
         return [sys.executable, "-S", str(TINY_WORKER), tag, self.behaviour.get(tag, "good")]
@@ -223,6 +225,41 @@ def test_rollback_serves_the_version_before(house):
     assert status.previous == {"name": "moths", "version": "2"}
     assert house.version() == "1"
     assert house.moths.history()[-1].action == "rolled back"
+
+
+def test_history_says_who_deployed_why_and_how_each_version_ended(house):
+    run = house.named("moths", by="training run 1")
+    run.deploy("moths:1", house.config, reason="First of its name: 97.0% of the test pictures named rightly.")
+    house.deploy(2)
+    house.behaviour["moths:3"] = "wrong"
+    with pytest.raises(DeploymentFailed):
+        house.deploy(3)
+    house.named("moths", by="run.py deployment rollback").rollback()
+    house.named("moths", by="run.py deployment stop").stop()
+    first, second, third, back, stopped = Deployment("moths").history()  # what another process reads
+    assert (first.version, first.by) == ("1", "training run 1")
+    assert first.reason == "First of its name: 97.0% of the test pictures named rightly."
+    assert (first.outcome, first.ending, first.until) == ("replaced", "by moths:2", second.time)
+    assert (second.outcome, second.ending, second.until) == ("rolled back", "to moths:1", back.time)
+    assert (third.outcome, third.until) == ("failed", None)
+    assert "golden sample 0.jpg was answered 'cat', not 'moth'" in third.detail
+    assert (back.outcome, back.by, back.until) == ("stopped", "run.py deployment rollback", stopped.time)
+    assert (stopped.action, stopped.by, stopped.outcome) == ("stopped", "run.py deployment stop", None)
+
+
+def test_a_version_that_cannot_even_be_tried_is_in_the_history(house):
+    house.deploy(1)
+
+    def gone(_: str) -> ModelPackage:
+        raise DeploymentFailed("moths:2 cannot be deployed, it is not whole")
+
+    house.moths.package = gone
+    with pytest.raises(DeploymentFailed, match="not whole"):
+        house.deploy(2)
+    first, second = house.moths.history()
+    assert (first.outcome, second.outcome) == ("serving", "failed")
+    assert second.detail == "moths:2 cannot be deployed, it is not whole"
+    assert house.version() == "1"
 
 
 def test_rollback_without_a_version_before_is_refused(house):
