@@ -138,6 +138,10 @@ def _show(status: object, as_json: bool) -> None:
     elif status.model:
         named = f" --name {status.model['name']}"
         click.echo(f"Not running. {model} was served last: `python run.py deployment start{named}` serves it again.")
+        if status.reason:
+            click.echo(f"Why: {status.reason}.")
+        for line in status.log:
+            click.echo(f"| {line}")
     else:
         click.echo("Nothing was ever deployed.")
     if status.previous:

@@ -94,8 +94,9 @@ class ImagoService(BentoMLLocalDeploymentService):
     def check_status(self) -> tuple[ServiceState, str]:
         if not self._is_current():
             return ServiceState.INACTIVE, f"another version of {self.config.model_name} is deployed"
-        if not self.deployment.status().running:
-            return ServiceState.INACTIVE, "the server is not running"
+        status = self.deployment.status()
+        if not status.running:
+            return ServiceState.INACTIVE, f"the server is not running: {status.reason}"
         return ServiceState.ACTIVE, ""
 
     def get_logs(self, follow: bool = False, tail: int | None = None) -> Generator[str, bool, None]:  # noqa: ARG002

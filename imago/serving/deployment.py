@@ -67,7 +67,7 @@ class Event(Record):
     """Something that happened to a deployment."""
 
     time: str  # ISO 8601, UTC
-    action: str  # deployed, rolled back, started, stopped, gave way, failed (to be deployed)
+    action: str  # deployed, rolled back, started, stopped, gave way, ended (by itself), failed (to be deployed)
     tag: str
     detail: str = ""
     by: str = ""  # the command or the pipeline run
@@ -100,6 +100,8 @@ class Status(Record):
     previous: dict[str, str] | None = None
     pids: tuple[int, ...] = ()
     since: str | None = None
+    reason: str | None = None  # why nothing is served
+    log: tuple[str, ...] = ()  # its last lines, where what served ended by itself
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

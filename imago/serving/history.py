@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from imago.serving.deployment import Event, model_of
+from imago.serving.deployment import Event, State, model_of
 
 Outcome = Literal["serving", "replaced", "rolled back", "stopped", "gave way", "failed"]
 
@@ -14,6 +14,7 @@ ENDINGS: dict[str, Outcome] = {
     "rolled back": "rolled back",
     "stopped": "stopped",
     "gave way": "gave way",
+    "ended": "failed",
 }
 """How what served before has ended, by what happened next."""
 
@@ -44,6 +45,28 @@ def entries(events: Sequence[Event]) -> tuple[Entry, ...]:
             following = event
         found.append(entry)
     return tuple(reversed(found))
+
+
+def last_end(events: Sequence[Event]) -> str | None:
+    """Say what ended what was served last; None where that is not known."""
+    last = _last(events)
+    if last is None or last.action in BEGINNINGS:
+        return None
+    if last.action == "ended":
+        return last.detail
+    return " ".join(word for word in (last.action, last.detail, last.by and f"by {last.by}") if word)
+
+
+def with_end(state: State, reason: str, *, time: str | None = None) -> State:
+    """Return the state with the news that what served ended by itself, unless that is known already."""
+    last = _last(state.history)
+    if state.current is None or (last is not None and last.action == "ended"):
+        return state
+    return state.with_event("ended", state.current.tag, reason, time=time)
+
+
+def _last(events: Sequence[Event]) -> Event | None:
+    return next((event for event in reversed(events) if event.action in ENDINGS), None)
 
 
 def _words(event: Event) -> str:

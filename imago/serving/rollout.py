@@ -22,7 +22,7 @@ from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
 from imago.serving import deployment, guard, key_file, processes
 from imago.serving.deployment import Process, State, Status, Version
-from imago.serving.history import Entry, entries
+from imago.serving.history import Entry, entries, last_end, with_end
 from imago.serving.package import ModelPackage
 from imago.serving.settings import PROBE_HEADER
 
@@ -125,7 +125,7 @@ class Deployment:
     def require_port(self, config: DeployConfig) -> None:
         """Raise DeploymentFailed where a stranger holds the port, before the work for a deployment is done."""
         known = [deployment.read(name).current for name in deployment.names()]
-        ours = [version for version in known if version and version.process and processes.alive(version.process)]
+        ours = [version for version in known if version and version.process and processes.tree(version.process)]
         if not any(version.config.port == config.port for version in ours):
             _require_free(config)
 
@@ -144,11 +144,13 @@ class Deployment:
             previous=previous,
             pids=processes.tree(process) if process else (),
             since=state.current.since,
+            reason=None if running else _why_not(state, process),
+            log=tuple(processes.log_tail(process)) if process and not running else (),
         )
 
     def history(self) -> tuple[Entry, ...]:
         """Return what happened, the oldest first, with what became of it."""
-        return entries(deployment.read(self.name).history)
+        return entries(_told(deployment.read(self.name)).history)
 
     def _end_current(self, action: str, detail: str = "") -> Version | None:
         """End the version that serves and return it, or None where none does."""
@@ -164,15 +166,16 @@ class Deployment:
         return current
 
     def _tidy(self) -> State:
-        """End what an interrupted deployment left behind."""
+        """End what an interrupted deployment or a lost supervisor left behind, and note the loss."""
         state = deployment.read(self.name)
-        if not state.leftover:
-            return state
         for process in state.leftover:
             processes.end(process)
-        state = state.model_copy(update={"leftover": ()})
-        deployment.write(self.name, state)
-        return state
+        if state.current and state.current.process and not processes.alive(state.current.process):
+            processes.end(state.current.process)
+        tidied = _told(state).model_copy(update={"leftover": ()})
+        if tidied != state:
+            deployment.write(self.name, tidied)
+        return tidied
 
     def _replace(self, state: State, tag: str, config: DeployConfig, action: str, reason: str = "") -> Status:
         neighbour = self._neighbour(config)
@@ -225,6 +228,8 @@ class Deployment:
             if guarded.named:
                 guard.require_closed(f"http://127.0.0.1:{process.port}", key_file.path())
             self._check_golden(process, tag, golden, deadline, key)
+            if lost := processes.ask(process, "status")["lost"]:
+                raise ImagoError(f"{lost} of its workers died while it was tried")
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
             ended = (old.process,) if old and old.process else ()
@@ -364,6 +369,22 @@ def _previous(state: State, tag: str) -> Version | None:
     if state.current is None or state.current.tag == tag:
         return state.previous
     return state.current.model_copy(update={"process": None})
+
+
+def _told(state: State) -> State:
+    """Return the state with the news that what served is gone, where it is and nobody stopped it."""
+    if state.current is None or state.current.process is None or processes.alive(state.current.process):
+        return state
+    reason, moment = processes.how_ended(state.current.process)
+    return with_end(state, reason, time=moment)
+
+
+def _why_not(state: State, process: Process | None) -> str | None:
+    if process is None:
+        return last_end(state.history)
+    if processes.alive(process):
+        return f"its server process {process.pid} runs, but the endpoint does not answer"
+    return processes.how_ended(process)[0]
 
 
 def _serves(version: Version) -> bool:

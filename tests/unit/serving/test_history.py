@@ -2,8 +2,9 @@
 
 import pytest
 
-from imago.serving.deployment import HISTORY, LONGEST, Event, State
-from imago.serving.history import entries
+from imago.config import DeployConfig
+from imago.serving.deployment import HISTORY, LONGEST, Event, State, Version
+from imago.serving.history import entries, with_end
 
 
 def happened(*events: tuple[str, str]) -> list[Event]:
@@ -26,6 +27,7 @@ def test_the_version_that_began_last_serves():
         (("rolled back", "moths:0"), "rolled back", "to moths:0"),
         (("stopped", "moths:1"), "stopped", ""),
         (("gave way", "moths:1"), "gave way", ""),
+        (("ended", "moths:1"), "failed", ""),
     ],
 )
 def test_what_happened_next_is_how_a_version_ended(event, outcome, ending):
@@ -38,6 +40,20 @@ def test_a_version_that_failed_to_come_up_ends_nothing():
     assert (first.outcome, first.until) == ("stopped", "2026-01-01T00:00:02+00:00")
     assert failed.outcome == "failed"
     assert second.outcome is None
+
+
+def test_only_the_first_end_counts():
+    first, *_ = entries(happened(("started", "moths:1"), ("ended", "moths:1"), ("stopped", "moths:1")))
+    assert first.outcome == "failed"
+
+
+def test_the_end_of_what_ended_by_itself_is_told_once():
+    current = Version(tag="moths:1", config=DeployConfig(), since="2026-01-01T00:00:00+00:00")
+    state = State(current=current, history=tuple(happened(("deployed", "moths:1"))))
+    once = with_end(state, "its process was killed", time="2026-01-01T00:00:05+00:00")
+    assert with_end(once, "again") == once
+    first, ended = entries(once.history)
+    assert (first.outcome, first.until, first.ending) == ("failed", ended.time, "its process was killed")
 
 
 def test_a_history_is_bounded_in_events_and_in_what_they_say():

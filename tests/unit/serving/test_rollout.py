@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -300,6 +301,70 @@ def test_a_killed_worker_is_replaced(house):
     assert house.moths.status().pids[0] == status.pids[0]
 
 
+def test_a_crash_loop_is_stopped_and_told_with_the_end_of_the_log(house, tmp_path):
+    house.deploy(1)
+    house.behaviour["moths:2"] = f"mortal:{tmp_path / 'now'}"
+    pids = house.deploy(2).pids
+    (tmp_path / "now").touch()
+    until(lambda: not psutil.pid_exists(pids[0]) or not house.moths.status().pids, 15, "it is respawned still")
+    status = house.moths.status()
+    assert not status.running
+    assert status.endpoint is None
+    assert status.pids == ()
+    assert re.fullmatch(r"its workers ended 5 times within \d s, last with exit code 3", status.reason)
+    assert "out of memory, and out of luck" in status.log
+    assert f"giving up: {status.reason}" in status.log[-1]
+    assert processes.free("127.0.0.1", house.config.port)
+    _, looped, ended = house.moths.history()
+    assert (looped.version, looped.outcome, looped.ending) == ("2", "failed", status.reason)
+    assert ended.action == "ended"
+    assert house.moths.rollback().running
+    assert house.version() == "1"
+    assert [entry.action for entry in house.moths.history()] == ["deployed", "deployed", "ended", "rolled back"]
+
+
+def test_a_version_whose_workers_die_while_it_is_tried_never_stops_the_one_that_serves(house, tmp_path):
+    before = house.deploy(1)
+    (tmp_path / "now").touch()
+    house.behaviour["moths:2"] = f"mortal:{tmp_path / 'now'}"
+    with pytest.raises(DeploymentFailed, match="moths:2 was not deployed, moths:1 still serves"):
+        house.deploy(2)
+    assert house.moths.status().pids == before.pids
+    assert house.version() == "1"
+    assert "| out of memory, and out of luck" in house.lines
+    assert [entry.outcome for entry in house.moths.history()] == ["serving", "failed"]
+
+
+def test_a_worker_that_a_killed_supervisor_left_behind_is_told_and_ended_by_start(house, monkeypatch):
+    monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
+    house.behaviour["moths:1"] = "wedged"
+    supervisor, worker = house.deploy(1).pids
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not processes.alive(deployment.read("moths").current.process), 5, "it is not gone")
+    status = house.moths.status()
+    assert not status.running
+    assert status.pids == (worker,)
+    assert status.reason == f"its server process {supervisor} was killed"
+    house.moths.require_port(house.config)
+    house.behaviour["moths:1"] = "good"
+    assert house.moths.start().running
+    assert not psutil.pid_exists(worker)
+    assert house.version() == "1"
+    assert [entry.outcome for entry in house.moths.history()] == ["failed", None, "serving"]
+
+
+def test_stop_ends_what_a_killed_supervisor_left_behind(house, monkeypatch):
+    monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
+    house.behaviour["moths:1"] = "wedged"
+    supervisor, worker = house.deploy(1).pids
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not processes.alive(deployment.read("moths").current.process), 5, "it is not gone")
+    status = house.moths.stop()
+    assert not psutil.pid_exists(worker)
+    assert processes.free("127.0.0.1", house.config.port)
+    assert status.pids == ()
+
+
 def test_workers_end_with_a_killed_supervisor_and_start_brings_the_version_back(house):
     status = house.deploy(1)
     os.kill(status.pids[0], signal.SIGKILL)
@@ -320,6 +385,17 @@ def test_after_a_reboot_the_recorded_process_is_not_taken_for_another_with_its_n
     assert not house.moths.status().running
     assert house.moths.status().pids == ()
     assert house.moths.start().running
+
+
+def test_a_clock_that_was_set_hides_no_server(house):
+    pids = house.deploy(1).pids
+    state = deployment.read("moths")
+    moved = state.current.process.model_copy(update={"created": state.current.process.created - 3600})
+    deployment.write("moths", state.model_copy(update={"current": state.current.model_copy(update={"process": moved})}))
+    assert house.moths.status().running
+    assert house.moths.status().pids == pids
+    house.moths.stop()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_what_an_interrupted_deployment_left_behind_is_ended_by_the_next(house):
@@ -453,6 +529,8 @@ def test_nothing_deployed_is_a_status_not_an_error(house):
         "previous": None,
         "pids": [],
         "since": None,
+        "reason": None,
+        "log": [],
     }
     with pytest.raises(ConfigError, match="Nothing was ever deployed"):
         house.moths.start()
