@@ -22,6 +22,7 @@ from imago.serving.deployment import Process, folder
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LONGEST_SOCKET_PATH = 100  # a kernel takes 104 to 108 bytes
 LOGS_KEPT = 5  # folders of versions that have ended
+LOG_BYTES = 5_000_000  # of server.log; two more of that size are kept
 GRACE_SECONDS = 30.0
 ORPHANS_GRACE_SECONDS = 10.0
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -41,7 +42,7 @@ def start(name: str, command: Sequence[str], *, workers: int, environment: Mappi
     control = str(place / "control")
     if len(control.encode()) > LONGEST_SOCKET_PATH:
         control = str(Path(tempfile.mkdtemp(prefix="imago-")) / "control")
-    arguments = ["--control", control, "--folder", str(place)]
+    arguments = ["--control", control, "--folder", str(place), "--log-bytes", str(LOG_BYTES)]
     arguments += ["--workers", str(workers), "--grace", str(GRACE_SECONDS), "--", *command]
     with (place / "server.log").open("ab") as log:
         child = subprocess.Popen(
@@ -131,14 +132,19 @@ def how_ended(process: Process) -> tuple[str, str | None]:
 
 
 def log_tail(process: Process, lines: int = 15) -> list[str]:
-    """Return the last lines of a supervisor's log that say something."""
-    try:
-        with (Path(process.folder) / "server.log").open("rb") as log:
-            log.seek(max(log.seek(0, os.SEEK_END) - 32768, 0))
-            text = log.read().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()][-lines:]
+    """Return the last lines of a supervisor's log that say something, also of what was rotated out of it."""
+    found: list[str] = []
+    for name in ("server.log", "server.log.1"):
+        try:
+            with (Path(process.folder) / name).open("rb") as log:
+                log.seek(max(log.seek(0, os.SEEK_END) - 32768, 0))
+                text = log.read().decode("utf-8", errors="replace")
+        except OSError:
+            continue
+        found = [line for line in text.splitlines() if line.strip()] + found
+        if len(found) >= lines:
+            break
+    return found[-lines:]
 
 
 def free(host: str, port: int) -> bool:

@@ -8,7 +8,8 @@ A worker command is started with `--fd N` (the private listening socket) and `--
 `R` when it answers; it is sent `P` with the public listening socket, writes `A` once it accepts there, and drains and
 exits on `D` or when the control socket closes.
 
-It stops for good where workers die again and again, and says why in `ended.json` beside its log.
+It stops for good where workers die again and again, and says why in `ended.json` beside its log. That log it bounds:
+its workers hold it open, and append to it, so it is copied and emptied, not renamed.
 """
 
 import argparse
@@ -29,6 +30,7 @@ EARLY_DEATHS = 3  # before any worker answered
 LOOP_DEATHS = 5  # of a worker and those that came in its place
 LOOP_SECONDS = 60.0
 PUBLISH_SECONDS = 10.0
+LOGS_BEFORE = 2  # what was in the log, kept as server.log.1 and so on
 
 
 @dataclass
@@ -52,8 +54,9 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, command: list[str], count: int, control: str, folder: str, grace: float) -> None:
+    def __init__(self, command: list[str], count: int, control: str, folder: str, grace: float, log_bytes: int) -> None:
         self.command, self.count, self.path, self.folder, self.grace = command, count, control, folder, grace
+        self.log_bytes = log_bytes
         self.private = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.public: socket.socket | None = None
         self.workers: list[Worker] = []
@@ -75,6 +78,7 @@ class Supervisor:
         selector.register(self.door, selectors.EVENT_READ)
         while not self.stopping:
             self._tend()
+            rotate(os.path.join(self.folder, "server.log"), self.log_bytes)  # noqa: PTH118
             if reason := self._loop():
                 say(f"giving up: {reason}")
                 self._leave_word(reason)
@@ -221,6 +225,26 @@ class Supervisor:
                 worker.process.wait()
 
 
+def rotate(log: str, limit: int) -> None:
+    """Move what is in a log that has reached the limit to the logs before it. What cannot be kept is given up."""
+    try:
+        if os.stat(log).st_size < limit:  # noqa: PTH116
+            return
+    except OSError:  # somebody has removed it
+        return
+    try:
+        for number in range(LOGS_BEFORE, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{log}.{number - 1}", f"{log}.{number}")  # noqa: PTH105
+        with open(log, "rb") as full, open(f"{log}.1", "wb") as before:  # noqa: PTH123
+            while part := full.read(1 << 20):
+                before.write(part)
+    except OSError as error:
+        say(f"the log could not be kept: {error}")
+    with contextlib.suppress(OSError):
+        os.truncate(log, 0)
+
+
 def how_ended(code: int) -> str:
     """Say in words how a process ended."""
     if code >= 0:
@@ -289,11 +313,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Keep the workers of one version alive.")
     parser.add_argument("--control", required=True)
     parser.add_argument("--folder", required=True, help="where its log lies")
+    parser.add_argument("--log-bytes", type=int, default=5_000_000, help="how large its log may grow")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that requests under way may take")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
-    return Supervisor(arguments.command, arguments.workers, arguments.control, arguments.folder, arguments.grace).run()
+    return Supervisor(
+        arguments.command,
+        arguments.workers,
+        arguments.control,
+        arguments.folder,
+        arguments.grace,
+        arguments.log_bytes,
+    ).run()
 
 
 if __name__ == "__main__":

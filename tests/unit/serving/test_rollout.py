@@ -365,6 +365,38 @@ def test_stop_ends_what_a_killed_supervisor_left_behind(house, monkeypatch):
     assert status.pids == ()
 
 
+def test_a_log_is_rotated_below_its_writers_and_every_line_is_whole(house, monkeypatch):
+    monkeypatch.setattr(processes, "LOG_BYTES", 4000)
+    house.behaviour["moths:1"] = "chatty"
+    house.deploy(1, workers=2)
+    folder = Path(deployment.read("moths").current.process.folder)
+
+    said = "a picture of a moth, said to be one " * 10
+
+    def is_rotated() -> bool:
+        with httpx.Client(trust_env=False) as client:  # each request on a connection of its own, for either worker
+            for _ in range(10):
+                client.post(f"{house.url}/predict", content=said.encode())
+        return (folder / "server.log.2").exists()
+
+    until(is_rotated, 20, "the log grows")
+    logs = sorted(folder.glob("server.log*"))
+    assert [log.name for log in logs] == ["server.log", "server.log.1", "server.log.2"]
+    lines = [line for log in logs[1:] for line in log.read_text().splitlines()]
+    assert {re.sub(r"^\d+ ", "", line) for line in lines} == {f"was asked: {said}."}
+    assert len({line.split()[0] for line in lines}) == 2  # workers
+    assert house.version() == "1"
+    assert processes.log_tail(deployment.read("moths").current.process, 5)[-1].endswith("was asked: x.")
+
+
+def test_the_end_of_a_log_reaches_into_the_one_before(house):
+    house.deploy(1)
+    process = deployment.read("moths").current.process
+    (Path(process.folder) / "server.log.1").write_text("first\nsecond\n")
+    (Path(process.folder) / "server.log").write_text("third\n")
+    assert processes.log_tail(process, 2) == ["second", "third"]
+
+
 def test_workers_end_with_a_killed_supervisor_and_start_brings_the_version_back(house):
     status = house.deploy(1)
     os.kill(status.pids[0], signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 Its behaviour is the second argument: good, wrong (another label), liar (another version), babbler (no JSON), dead,
 mute, stubborn, keyed (asks for the probe's key), mortal (dies as soon as there is the file named after a colon),
-wedged (hears neither its supervisor nor SIGTERM once it serves).
+wedged (hears neither its supervisor nor SIGTERM once it serves), chatty (logs each request).
 """
 
 import argparse
@@ -34,7 +34,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(503 if BEHAVIOUR == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if BEHAVIOUR == "chatty" and b"\n" not in content:
+            sys.stderr.write(f"{os.getpid()} was asked: {content.decode()}.\n")
         if self.refused():
             return
         version = "0" if BEHAVIOUR == "liar" else VERSION
