@@ -7,6 +7,7 @@ model, whose status is that of the process.
 
 import os
 from collections.abc import Generator
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -85,7 +86,11 @@ class ImagoService(BentoMLLocalDeploymentService):
         return Deployment(self.config.model_name, by=self.config.by)
 
     def provision(self) -> None:
-        self.deployment.deploy(self.config.bento_tag, self.config.deploy, reason=self.config.reason)
+        from stack.production import require_unreplaced  # which imports MLflow
+
+        tag, config = self.config.bento_tag, self.config.deploy
+        require = partial(require_unreplaced, tag)
+        self.deployment.deploy(tag, config, reason=self.config.reason, require=require)
 
     def deprovision(self, force: bool = False) -> None:  # noqa: ARG002
         if self._is_current():

@@ -11,7 +11,7 @@ from imago.serving import bento, deployment
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
-from stack.production import give_back, production_version, promote, version_of
+from stack.production import give_back, promote, require_unreplaced, version_of
 
 
 def deploy(tag: str, config: DeployConfig, *, champion: str | None = None, by: str = "", reason: str = "") -> Status:
@@ -27,11 +27,7 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None, by: s
             "run `python run.py stack use local`, or set deploy.enabled=false."
         )
     name, number = deployment.model_of(tag).values()
-    production = production_version(name)
-    if production is not None and production.number != number:
-        raise DeploymentFailed(
-            f"{tag} was not deployed: version {production.number} has taken its place in production meanwhile."
-        )
+    production = require_unreplaced(tag)
     try:
         if production is not None and not bento.is_built(tag):  # by another machine, or its store was emptied
             package = production.package()

@@ -71,9 +71,15 @@ class Deployment:
         self.command = command
         self.package = package
 
-    def deploy(self, tag: str, config: DeployConfig, *, reason: str = "") -> Status:
-        """Serve a version on the public port. Raises DeploymentFailed, with what served before still serving."""
+    def deploy(
+        self, tag: str, config: DeployConfig, *, reason: str = "", require: Callable[[], object] = lambda: None
+    ) -> Status:
+        """Serve a version on the public port. Raises DeploymentFailed, with what served before still serving.
+
+        `require` raises where this version is wanted no longer, after another deployment was waited for.
+        """
         with deployment.locked(self.name, wait_seconds=config.timeout_seconds):
+            require()
             state = self._tidy()
             if self.serves(tag, config):
                 self.say(f"{tag} is already serving on {deployment.endpoint(config)}")

@@ -451,6 +451,32 @@ def test_a_deployment_waits_for_another_as_long_as_it_may_take(house):
     assert house.version() == "1"
 
 
+def test_a_version_that_was_replaced_while_it_waited_is_not_deployed(house):
+    asked: list[str] = []
+
+    def replaced() -> None:
+        asked.append(house.version())
+        raise DeploymentFailed("moths:1 was not deployed: version 2 has taken its place in production meanwhile.")
+
+    outcome: list[str] = []
+
+    def late() -> None:
+        try:
+            house.moths.deploy("moths:1", house.config, require=replaced)
+        except DeploymentFailed as error:
+            outcome.append(str(error))
+
+    house.deploy(2)
+    with deployment.locked("moths"):
+        waiting = threading.Thread(target=late)
+        waiting.start()
+        assert asked == []
+    waiting.join()
+    assert asked == ["2"]
+    assert outcome == ["moths:1 was not deployed: version 2 has taken its place in production meanwhile."]
+    assert house.version() == "2"
+
+
 def test_of_two_models_deployed_to_one_port_at_once_one_is_refused(house):
     outcomes: list[str] = []
 
