@@ -306,7 +306,7 @@ def test_a_crash_loop_is_stopped_and_told_with_the_end_of_the_log(house, tmp_pat
     house.behaviour["moths:2"] = f"mortal:{tmp_path / 'now'}"
     pids = house.deploy(2).pids
     (tmp_path / "now").touch()
-    until(lambda: not psutil.pid_exists(pids[0]) or not house.moths.status().pids, 15, "it is respawned still")
+    until(lambda: not psutil.pid_exists(pids[0]) or not house.moths.status().pids, 30, "it is respawned still")
     status = house.moths.status()
     assert not status.running
     assert status.endpoint is None
@@ -340,7 +340,7 @@ def test_a_worker_that_a_killed_supervisor_left_behind_is_told_and_ended_by_star
     house.behaviour["moths:1"] = "wedged"
     supervisor, worker = house.deploy(1).pids
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not processes.alive(deployment.read("moths").current.process), 5, "it is not gone")
+    until(lambda: not processes.alive(deployment.read("moths").current.process), 15, "it is not gone")
     status = house.moths.status()
     assert not status.running
     assert status.pids == (worker,)
@@ -358,7 +358,7 @@ def test_stop_ends_what_a_killed_supervisor_left_behind(house, monkeypatch):
     house.behaviour["moths:1"] = "wedged"
     supervisor, worker = house.deploy(1).pids
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not processes.alive(deployment.read("moths").current.process), 5, "it is not gone")
+    until(lambda: not processes.alive(deployment.read("moths").current.process), 15, "it is not gone")
     status = house.moths.stop()
     assert not psutil.pid_exists(worker)
     assert processes.free("127.0.0.1", house.config.port)
@@ -379,7 +379,7 @@ def test_a_log_is_rotated_below_its_writers_and_every_line_is_whole(house, monke
                 client.post(f"{house.url}/predict", content=said.encode())
         return (folder / "server.log.2").exists()
 
-    until(is_rotated, 20, "the log grows")
+    until(is_rotated, 30, "the log grows")
     logs = sorted(folder.glob("server.log*"))
     assert [log.name for log in logs] == ["server.log", "server.log.1", "server.log.2"]
     lines = [line for log in logs[1:] for line in log.read_text().splitlines()]
