@@ -44,7 +44,7 @@ def start(name: str | None, as_json: bool) -> None:
     """Serve again what was served last, after a stop or a reboot."""
     from imago.serving.rollout import Deployment
 
-    _show(Deployment(_required(name), on_progress=_say).start(), as_json)
+    _show(Deployment(_required(name), by="run.py deployment start", on_progress=_say).start(), as_json)
 
 
 @deployment.command()
@@ -54,7 +54,7 @@ def stop(name: str | None, as_json: bool) -> None:
     """Answer what is under way, then end the server and all its processes."""
     from imago.serving.rollout import Deployment
 
-    _show(Deployment(_required(name), on_progress=_say).stop(), as_json)
+    _show(Deployment(_required(name), by="run.py deployment stop", on_progress=_say).stop(), as_json)
 
 
 @deployment.command()
@@ -69,7 +69,7 @@ def rollback(name: str | None, as_json: bool) -> None:
 
         logs.configure(debug=False)
         register.ensure()
-        status = deploy.rollback(_required(name), _say)
+        status = deploy.rollback(_required(name), _say, by="run.py deployment rollback")
     _show(status, as_json)
 
 
@@ -77,18 +77,24 @@ def rollback(name: str | None, as_json: bool) -> None:
 @_name
 @_json
 def history(name: str | None, as_json: bool) -> None:
-    """List what happened, the oldest first."""
+    """List which version served when, by whose doing and why, and how it ended; the oldest first."""
     from imago.serving.rollout import Deployment
 
     chosen = _chosen(name)
-    events = Deployment(chosen).history() if chosen else ()
+    found = Deployment(chosen).history() if chosen else ()
     if as_json:
-        click.echo(json.dumps({"name": chosen, "history": [event.model_dump() for event in events]}))
+        click.echo(json.dumps({"name": chosen, "history": [entry.model_dump() for entry in found]}))
         return
-    if not events:
+    if not found:
         click.echo("Nothing was ever deployed.")
-    for event in events:
-        click.echo(f"{event.time}  {event.action:<12} {event.tag}  {event.detail}".rstrip())
+    for entry in found:
+        when = f"at {entry.until}" if entry.until else ""
+        became = ", ".join(word for word in (f"{entry.outcome or ''} {when}".strip(), entry.ending) if word)
+        click.echo(f"{entry.time}  {entry.tag}  {entry.action}{became and f': {became}'}")
+        said = {"": entry.detail, "by ": entry.by, "because: ": entry.reason}
+        for word, line in said.items():
+            if line:
+                click.echo(f"    {word}{line}")
 
 
 def _chosen(name: str | None) -> str | None:
@@ -132,6 +138,10 @@ def _show(status: object, as_json: bool) -> None:
     elif status.model:
         named = f" --name {status.model['name']}"
         click.echo(f"Not running. {model} was served last: `python run.py deployment start{named}` serves it again.")
+        if status.reason:
+            click.echo(f"Why: {status.reason}.")
+        for line in status.log:
+            click.echo(f"| {line}")
     else:
         click.echo("Nothing was ever deployed.")
     if status.previous:

@@ -195,7 +195,7 @@ def _endpoint(config: "Config") -> Iterator[Row]:
             yield Row("endpoint", "ok", f"{state.current.tag} at {status.endpoint}")
         elif state.current and state.current.process:
             todo = "`python run.py deployment start`, or `stop` if it is not to run"
-            yield Row("endpoint", "warn", f"{state.current.tag} should be serving, and does not answer", todo)
+            yield Row("endpoint", "warn", f"{state.current.tag} should be serving: {status.reason}", todo)
         elif state.current:
             yield Row("endpoint", "ok", f"{state.current.tag} is stopped")
     port = config.deploy.port

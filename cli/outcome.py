@@ -52,7 +52,10 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     version = production.number if production is not None and in_production else decision.challenger_version
     served = None
     if bento and config.deploy.enabled and in_production:
-        served = ensure_deployed(bento, config.deploy, champion=decision.champion_version)
+        by = f"training run {run.id}"
+        served = ensure_deployed(
+            bento, config.deploy, champion=decision.champion_version, by=by, reason=decision.reason
+        )
     elif not in_production and production is not None:  # the champion goes on serving
         champion = Deployment(config.model.name).status()
         served = champion if champion.running else None

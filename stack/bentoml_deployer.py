@@ -7,6 +7,7 @@ model, whose status is that of the process.
 
 import os
 from collections.abc import Generator
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -46,10 +47,12 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
     """The stock service's configuration, with ours in it."""
 
     deploy: DeployConfig
+    by: str = Field(default="ZenML", exclude=True)  # whose doing it is, now: ZenML's record of it does not say
+    reason: str = Field(default="", exclude=True)
     rollout: str = Field(default_factory=lambda: uuid4().hex)  # ZenML takes no two services of equal configuration
 
     @classmethod
-    def of(cls, tag: str, config: DeployConfig) -> "ImagoServiceConfig":
+    def of(cls, tag: str, config: DeployConfig, *, by: str = "", reason: str = "") -> "ImagoServiceConfig":
         """Return the configuration of a service for a Bento by its exact tag."""
         name, version = deployment.model_of(tag).values()
         return cls(
@@ -63,6 +66,8 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
             production=True,
             working_dir=".",
             deploy=config,
+            by=by,
+            reason=reason,
         )
 
 
@@ -78,10 +83,14 @@ class ImagoService(BentoMLLocalDeploymentService):
 
     @property
     def deployment(self) -> Deployment:
-        return Deployment(self.config.model_name)
+        return Deployment(self.config.model_name, by=self.config.by)
 
     def provision(self) -> None:
-        self.deployment.deploy(self.config.bento_tag, self.config.deploy)
+        from stack.production import require_unreplaced  # which imports MLflow
+
+        tag, config = self.config.bento_tag, self.config.deploy
+        require = partial(require_unreplaced, tag)
+        self.deployment.deploy(tag, config, reason=self.config.reason, require=require)
 
     def deprovision(self, force: bool = False) -> None:  # noqa: ARG002
         if self._is_current():
@@ -90,8 +99,9 @@ class ImagoService(BentoMLLocalDeploymentService):
     def check_status(self) -> tuple[ServiceState, str]:
         if not self._is_current():
             return ServiceState.INACTIVE, f"another version of {self.config.model_name} is deployed"
-        if not self.deployment.status().running:
-            return ServiceState.INACTIVE, "the server is not running"
+        status = self.deployment.status()
+        if not status.running:
+            return ServiceState.INACTIVE, f"the server is not running: {status.reason}"
         return ServiceState.ACTIVE, ""
 
     def get_logs(self, follow: bool = False, tail: int | None = None) -> Generator[str, bool, None]:  # noqa: ARG002

@@ -11,11 +11,11 @@ from imago.serving import bento, deployment, shelf
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
-from stack.production import give_back, production_version, promote, version_of
+from stack.production import give_back, promote, require_unreplaced, version_of
 
 
-def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> Status:
-    """Serve a Bento by its exact tag.
+def deploy(tag: str, config: DeployConfig, *, champion: str | None = None, by: str = "", reason: str = "") -> Status:
+    """Serve a Bento by its exact tag. `by` and `reason` are for its history: the pipeline run, and the gate's words.
 
     Raises DeploymentFailed, with the version before still serving, and standing for production again where its
     number is given as `champion`.
@@ -27,11 +27,7 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
             "run `python run.py stack use local`, or set deploy.enabled=false."
         )
     name, number = deployment.model_of(tag).values()
-    production = production_version(name)
-    if production is not None and production.number != number:
-        raise DeploymentFailed(
-            f"{tag} was not deployed: version {production.number} has taken its place in production meanwhile."
-        )
+    production = require_unreplaced(tag)
     try:
         if production is not None and not bento.is_built(tag):  # by another machine, or its store was emptied
             package = production.package()
@@ -39,7 +35,7 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
             tag = bento.build_bento(package, name=name, version=number, card=card)
         if config.reports and production is not None:
             shelf.fill(name, number, production.reports())
-        deployer.deploy_model(ImagoServiceConfig.of(tag, config))
+        deployer.deploy_model(ImagoServiceConfig.of(tag, config, by=by, reason=reason))
     except BaseException as error:
         failure = DeploymentFailed(f"{tag} was not deployed: {error}") if isinstance(error, OSError) else error
         with as_note(failure, f"version {number} may still stand for production, for its champion did not again"):
@@ -52,24 +48,29 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None) -> St
     return Deployment(name).status()
 
 
-def ensure_deployed(tag: str, config: DeployConfig, *, champion: str | None = None) -> Status:
+def ensure_deployed(
+    tag: str, config: DeployConfig, *, champion: str | None = None, by: str = "", reason: str = ""
+) -> Status:
     """Serve a Bento unless it is serving already, as configured. Raises DeploymentFailed, as `deploy` does."""
     served = Deployment(deployment.model_of(tag)["name"])
-    return served.status() if served.serves(tag, config) else deploy(tag, config, champion=champion)
+    return (
+        served.status() if served.serves(tag, config) else deploy(tag, config, champion=champion, by=by, reason=reason)
+    )
 
 
-def rollback(name: str, say: Callable[[str], None]) -> Status:
+def rollback(name: str, say: Callable[[str], None], *, by: str) -> Status:
     """Serve the version before, and let it stand for production again."""
+    served = Deployment(name, by=by, on_progress=say)
     previous = deployment.read(name).previous
     if previous is None:
-        return Deployment(name, on_progress=say).rollback()  # which says that there is nothing to go back to
+        return served.rollback()  # which says that there is nothing to go back to
     version = version_of(name, previous.model["version"])
     package = version.package()
-    status = Deployment(name, on_progress=say).rollback()
+    status = served.rollback()
     try:
         promote(name, version.number, package, reason="rolled back to")
     except BaseException as error:
         with as_note(error, f"version {version.number} may still serve, for the one before it could not be started"):
-            Deployment(name, on_progress=say).rollback()  # to what stands for production, for another try
+            served.rollback()  # to what stands for production, for another try
         raise
-    return deploy(previous.tag, previous.config) if status.running else status  # it serves: ZenML gets to know
+    return deploy(previous.tag, previous.config, by=by) if status.running else status  # it serves: ZenML gets to know

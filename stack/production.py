@@ -14,10 +14,11 @@ from zenml.client import Client
 from zenml.enums import ModelStages
 from zenml.models import ModelVersionResponse, StepRunUpdate
 
-from imago.errors import ConfigError, ImagoError, as_note
+from imago.errors import ConfigError, DeploymentFailed, ImagoError, as_note
 from imago.evaluation.card import evaluated_card
 from imago.evaluation.evaluate import EvaluationReport
 from imago.evaluation.page import with_verdict
+from imago.serving.deployment import model_of
 from imago.serving.package import ModelPackage
 from stack.tracking import require_server, short_patience
 
@@ -117,6 +118,17 @@ def require_production(name: str, compared: Version | None) -> None:
             f"Of '{name}', {first} was compared with, and meanwhile {then} came to stand for production: nothing was "
             "promoted. Run it again to compare with that."
         )
+
+
+def require_unreplaced(tag: str) -> Version | None:
+    """Return what stands for production. Raises DeploymentFailed where that is not the version in this Bento."""
+    name, number = model_of(tag).values()
+    production = production_version(name)
+    if production is not None and production.number != number:
+        raise DeploymentFailed(
+            f"{tag} was not deployed: version {production.number} has taken its place in production meanwhile."
+        )
+    return production
 
 
 def keep_alias(name: str, production: Version | None) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from zenml import step
+from zenml import get_step_context, step
 
 from imago.config import DeployConfig
 from imago.evaluation.gate import GateDecision
@@ -21,5 +21,8 @@ def deploy_model(
     """
     if not bento:
         return {}
-    status = deploy(bento, deploy_config, champion=decision.champion_version)
+    run = get_step_context().pipeline_run
+    status = deploy(
+        bento, deploy_config, champion=decision.champion_version, by=f"training run {run.id}", reason=decision.reason
+    )
     return {"endpoint": status.endpoint, "bento": bento}

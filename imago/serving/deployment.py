@@ -16,7 +16,8 @@ from imago import home
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
 
-HISTORY = 200
+HISTORY = 200  # events
+LONGEST = 1000  # characters of what an event says
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
@@ -66,9 +67,11 @@ class Event(Record):
     """Something that happened to a deployment."""
 
     time: str  # ISO 8601, UTC
-    action: str  # deployed, rolled back, started, stopped, failed
+    action: str  # deployed, rolled back, started, stopped, gave way, ended (by itself), failed (to be deployed)
     tag: str
     detail: str = ""
+    by: str = ""  # the command or the pipeline run
+    reason: str = ""  # the gate's, where a pipeline run deployed it
 
 
 class State(Record):
@@ -79,8 +82,12 @@ class State(Record):
     leftover: tuple[Process, ...] = ()
     history: tuple[Event, ...] = ()
 
-    def with_event(self, action: str, tag: str, detail: str = "") -> "State":
-        event = Event(time=now(), action=action, tag=tag, detail=detail)
+    def with_event(
+        self, action: str, tag: str, detail: str = "", *, by: str = "", reason: str = "", time: str | None = None
+    ) -> "State":
+        """Return the state with one event more, and without the oldest where there are too many."""
+        said = {"detail": detail[:LONGEST], "by": by[:LONGEST], "reason": reason[:LONGEST]}
+        event = Event(time=time or now(), action=action, tag=tag, **said)
         return self.model_copy(update={"history": (*self.history, event)[-HISTORY:]})
 
 
@@ -93,6 +100,8 @@ class Status(Record):
     previous: dict[str, str] | None = None
     pids: tuple[int, ...] = ()
     since: str | None = None
+    reason: str | None = None  # why nothing is served
+    log: tuple[str, ...] = ()  # its last lines, where what served ended by itself
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

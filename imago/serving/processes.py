@@ -21,8 +21,11 @@ from imago.serving.deployment import Process, folder
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LONGEST_SOCKET_PATH = 100  # a kernel takes 104 to 108 bytes
-LOGS_KEPT = 5
+LOGS_KEPT = 5  # folders of versions that have ended
+LOG_BYTES = 5_000_000  # of server.log; two more of that size are kept
 GRACE_SECONDS = 30.0
+ORPHANS_GRACE_SECONDS = 10.0
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
 
@@ -39,7 +42,8 @@ def start(name: str, command: Sequence[str], *, workers: int, environment: Mappi
     control = str(place / "control")
     if len(control.encode()) > LONGEST_SOCKET_PATH:
         control = str(Path(tempfile.mkdtemp(prefix="imago-")) / "control")
-    arguments = ["--control", control, "--workers", str(workers), "--grace", str(GRACE_SECONDS), "--", *command]
+    arguments = ["--control", control, "--folder", str(place), "--log-bytes", str(LOG_BYTES)]
+    arguments += ["--workers", str(workers), "--grace", str(GRACE_SECONDS), "--", *command]
     with (place / "server.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", str(SUPERVISOR), *arguments],
@@ -47,7 +51,7 @@ def start(name: str, command: Sequence[str], *, workers: int, environment: Mappi
             stdout=log,
             stderr=log,
             cwd=place,
-            env={**environment, "PROMETHEUS_MULTIPROC_DIR": str(place / "metrics")},
+            env={**environment, METRICS: str(place / "metrics")},
             start_new_session=True,
         )
     _children[child.pid] = child
@@ -61,7 +65,7 @@ def alive(process: Process) -> bool:
         child.poll()
     try:
         found = psutil.Process(process.pid)
-        same = abs(float(found.create_time()) - process.created) < 1
+        same = abs(float(found.create_time()) - process.created) < 1 or _works_in(found, process.folder)
         return same and bool(found.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
@@ -84,45 +88,63 @@ def ask(process: Process, do: str, *, timeout: float = 15.0, **request: Any) -> 
 
 
 def end(process: Process, *, grace: float = GRACE_SECONDS) -> list[int]:
-    """End a supervisor and its workers: first asked, then terminated, then killed. Return the numbers that ended."""
-    if not alive(process):
-        _clear(process)
-        return []
-    root = psutil.Process(process.pid)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        tree = [root, *root.children(recursive=True)]
-        root.terminate()
-        _, left = psutil.wait_procs(tree, timeout=grace + 2)
-        for straggler in left:
+    """End a supervisor and its workers: first asked, then terminated, then killed. Return the numbers that ended.
+
+    Where the supervisor is gone already, what it left behind is ended.
+    """
+    found: list[int] = []
+    if alive(process):
+        root = psutil.Process(process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            members = [root, *root.children(recursive=True)]
+            root.terminate()
+            found += _wait_or_kill(members, grace + 2)
+    if child := _children.pop(process.pid, None):
+        child.wait(timeout=5)
+    if orphans := _orphans(process):
+        for orphan in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
-                straggler.kill()
-        psutil.wait_procs(left, timeout=5)
-        if child := _children.pop(process.pid, None):
-            child.wait(timeout=5)
-        _clear(process)
-        return [member.pid for member in tree]
-    return []
+                orphan.terminate()
+        found += _wait_or_kill(orphans, min(grace, ORPHANS_GRACE_SECONDS))
+    _clear(process)
+    return found
 
 
 def tree(process: Process) -> tuple[int, ...]:
-    """Return the numbers of a supervisor and of all below it."""
+    """Return the numbers of a supervisor and of all below it; without it, of those that it left behind."""
     if not alive(process):
-        return ()
+        return tuple(orphan.pid for orphan in _orphans(process))
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(process.pid)
         return (root.pid, *(child.pid for child in root.children(recursive=True)))
     return ()
 
 
-def log_tail(process: Process, lines: int = 15) -> list[str]:
-    """Return the last lines of a supervisor's log that say something."""
+def how_ended(process: Process) -> tuple[str, str | None]:
+    """Return why a supervisor that was not told to end is gone, and when, as far as it left word."""
     try:
-        with (Path(process.folder) / "server.log").open("rb") as log:
-            log.seek(max(log.seek(0, os.SEEK_END) - 32768, 0))
-            text = log.read().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()][-lines:]
+        word = json.loads((Path(process.folder) / "ended.json").read_bytes())
+        return str(word["reason"]), str(word["time"])
+    except (OSError, ValueError, LookupError, TypeError):
+        if process.created < psutil.boot_time() - 1:
+            return "the machine was started anew", None
+        return f"its server process {process.pid} was killed", None
+
+
+def log_tail(process: Process, lines: int = 15) -> list[str]:
+    """Return the last lines of a supervisor's log that say something, also of what was rotated out of it."""
+    found: list[str] = []
+    for name in ("server.log", "server.log.1"):
+        try:
+            with (Path(process.folder) / name).open("rb") as log:
+                log.seek(max(log.seek(0, os.SEEK_END) - 32768, 0))
+                text = log.read().decode("utf-8", errors="replace")
+        except OSError:
+            continue
+        found = [line for line in text.splitlines() if line.strip()] + found
+        if len(found) >= lines:
+            break
+    return found[-lines:]
 
 
 def free(host: str, port: int) -> bool:
@@ -149,6 +171,30 @@ def holder(port: int) -> str:
                 command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
                 return f"process {connection.pid} ({command})"
     return "another program"
+
+
+def _wait_or_kill(members: list[psutil.Process], grace: float) -> list[int]:
+    """Wait for processes to end, and kill those that do not. Return their numbers."""
+    _, left = psutil.wait_procs(members, timeout=grace)
+    for straggler in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            straggler.kill()
+    psutil.wait_procs(left, timeout=5)
+    return [member.pid for member in members]
+
+
+def _orphans(process: Process) -> list[psutil.Process]:
+    """Return what a supervisor that is gone has left behind."""
+    return [candidate for candidate in psutil.process_iter() if _works_in(candidate, process.folder)]
+
+
+def _works_in(candidate: psutil.Process, place: str) -> bool:
+    """Tell a process by the folder that no other run has: also after the clock was set, which moves its creation."""
+    try:
+        mark = candidate.environ().get(METRICS)
+        return mark == str(Path(place) / "metrics") and bool(candidate.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):  # another user's, or gone
+        return False
 
 
 def _clear(process: Process) -> None:

@@ -9,7 +9,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from imago.config import DeployConfig
 from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
 from imago.serving import deployment, guard, key_file, processes, shelf
-from imago.serving.deployment import Event, Process, State, Status, Version
+from imago.serving.deployment import Process, State, Status, Version
+from imago.serving.history import Entry, entries, last_end, with_end
 from imago.serving.package import ModelPackage
 from imago.serving.settings import PROBE_HEADER
 
@@ -52,29 +54,37 @@ def package_of(tag: str) -> ModelPackage:
 
 
 class Deployment:
-    """The versions of one model behind one public port."""
+    """The versions of one model behind one public port. `by` says in the history whose doing a change was."""
 
     def __init__(
         self,
         name: str,
         *,
+        by: str = "",
         on_progress: Callable[[str], None] = logger.info,
         command: Callable[[str], Sequence[str]] = worker_command,
         package: Callable[[str], ModelPackage] = package_of,
     ) -> None:
         self.name = deployment.checked(name)
+        self.by = by
         self.say = on_progress
         self.command = command
         self.package = package
 
-    def deploy(self, tag: str, config: DeployConfig) -> Status:
-        """Serve a version on the public port. Raises DeploymentFailed, with what served before still serving."""
+    def deploy(
+        self, tag: str, config: DeployConfig, *, reason: str = "", require: Callable[[], object] = lambda: None
+    ) -> Status:
+        """Serve a version on the public port. Raises DeploymentFailed, with what served before still serving.
+
+        `require` raises where this version is wanted no longer, after another deployment was waited for.
+        """
         with deployment.locked(self.name, wait_seconds=config.timeout_seconds):
+            require()
             state = self._tidy()
             if self.serves(tag, config):
                 self.say(f"{tag} is already serving on {deployment.endpoint(config)}")
                 return self.status()
-            return self._replace(state, tag, config, "deployed")
+            return self._replace(state, tag, config, "deployed", reason)
 
     def serves(self, tag: str, config: DeployConfig) -> bool:
         """Say whether this very Bento is serving, configured and guarded as it would be now."""
@@ -121,7 +131,7 @@ class Deployment:
     def require_port(self, config: DeployConfig) -> None:
         """Raise DeploymentFailed where a stranger holds the port, before the work for a deployment is done."""
         known = [deployment.read(name).current for name in deployment.names()]
-        ours = [version for version in known if version and version.process and processes.alive(version.process)]
+        ours = [version for version in known if version and version.process and processes.tree(version.process)]
         if not any(version.config.port == config.port for version in ours):
             _require_free(config)
 
@@ -140,11 +150,13 @@ class Deployment:
             previous=previous,
             pids=processes.tree(process) if process else (),
             since=state.current.since,
+            reason=None if running else _why_not(state, process),
+            log=tuple(processes.log_tail(process)) if process and not running else (),
         )
 
-    def history(self) -> tuple[Event, ...]:
-        """Return what happened, the oldest first."""
-        return deployment.read(self.name).history
+    def history(self) -> tuple[Entry, ...]:
+        """Return what happened, the oldest first, with what became of it."""
+        return entries(_told(deployment.read(self.name)).history)
 
     def _end_current(self, action: str, detail: str = "") -> Version | None:
         """End the version that serves and return it, or None where none does."""
@@ -156,26 +168,58 @@ class Deployment:
         processes.end(current.process)
         stopped = current.model_copy(update={"process": None, "since": deployment.now()})
         ended = state.model_copy(update={"current": stopped})
-        deployment.write(self.name, ended.with_event(action, current.tag, detail))
+        deployment.write(self.name, ended.with_event(action, current.tag, detail, by=self.by))
         return current
 
     def _tidy(self) -> State:
-        """End what an interrupted deployment left behind."""
+        """End what an interrupted deployment or a lost supervisor left behind, and note the loss."""
         state = deployment.read(self.name)
-        if not state.leftover:
-            return state
         for process in state.leftover:
             processes.end(process)
-        state = state.model_copy(update={"leftover": ()})
-        deployment.write(self.name, state)
-        return state
+        if state.current and state.current.process and not processes.alive(state.current.process):
+            processes.end(state.current.process)
+        tidied = _told(state).model_copy(update={"leftover": ()})
+        if tidied != state:
+            deployment.write(self.name, tidied)
+        return tidied
 
-    def _replace(self, state: State, tag: str, config: DeployConfig, action: str) -> Status:
+    def _replace(self, state: State, tag: str, config: DeployConfig, action: str, reason: str = "") -> Status:
+        neighbour = self._neighbour(config)
+        with self._failure_noted(state, tag, reason):
+            old, new, committed = self._switch(state, tag, config, neighbour, action, reason)
+        if old and old.process:
+            self.say(f"{tag} serves; draining {old.tag}")
+            processes.end(old.process)
+        deployment.write(self.name, committed.model_copy(update={"leftover": ()}))
+        if neighbour:
+            self._send_away(neighbour, tag)
+        self.say(f"{tag} serves on {new.endpoint}")
+        if warning := guard.warning(config.host, new.guard):
+            self.say(warning)
+        return self.status()
+
+    @contextmanager
+    def _failure_noted(self, state: State, tag: str, reason: str) -> Iterator[None]:
+        """Put what fails into the history, beside the state as it was before."""
+        try:
+            yield
+        except BaseException as error:
+            detail = " ".join(f"{error or type(error).__name__}".split())
+            try:
+                failed = state.with_event("failed", tag, detail, by=self.by, reason=reason)
+                deployment.write(self.name, failed)
+            except OSError as full:  # the state before still stands there
+                self.say(f"the failure could not be noted in the history: {full}")
+            raise
+
+    def _switch(
+        self, state: State, tag: str, config: DeployConfig, neighbour: str | None, action: str, reason: str
+    ) -> tuple[Version | None, Version, State]:
+        """Let a version answer on the public port, and return what served before, what does now, and the new state."""
         deadline = time.monotonic() + config.timeout_seconds
         old = state.current if state.current and state.current.process and _serves(state.current) else None
         golden = self.package(tag)
         _check_limits(golden, tag, config)
-        neighbour = self._neighbour(config)
         door = self._check_port(state, config, old, neighbour)
         guarded, own = guard.renewed(state.current, os.environ, key_file.path())
         meanwhile = old.tag if old else f"{neighbour}, whose port it takes over," if neighbour else "nothing"
@@ -190,35 +234,29 @@ class Deployment:
             if guarded.named:
                 guard.require_closed(f"http://127.0.0.1:{process.port}", key_file.path())
             self._check_golden(process, tag, golden, deadline, key)
+            if lost := processes.ask(process, "status")["lost"]:
+                raise ImagoError(f"{lost} of its workers died while it was tried")
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
             ended = (old.process,) if old and old.process else ()
             committed = state.model_copy(
                 update={"current": new, "leftover": ended, "previous": _previous(state, tag)}
-            ).with_event(action, tag, f"in place of {old.tag}" if old else "")
+            ).with_event(action, tag, f"in place of {old.tag}" if old else "", by=self.by, reason=reason)
             deployment.write(self.name, committed)
         except BaseException as error:
-            self._undo(state, process, tag, error)
+            if process is not None:
+                self._give_up(process)
             if isinstance(error, ImagoError | httpx.HTTPError | OSError):
                 still = f"{old.tag} still serves" if old else "nothing is served"
                 log = f" (its log: {process.folder}/server.log)" if process else ""
                 raise DeploymentFailed(f"{tag} was not deployed, {still}: {error}{log}") from error
             raise
-        if old and old.process:
-            self.say(f"{tag} serves; draining {old.tag}")
-            processes.end(old.process)
-        deployment.write(self.name, committed.model_copy(update={"leftover": ()}))
-        if neighbour:
-            self._send_away(neighbour, tag)
-        self.say(f"{tag} serves on {new.endpoint}")
-        if warning := guard.warning(config.host, guarded):
-            self.say(warning)
-        return self.status()
+        return old, new, committed
 
     def _send_away(self, neighbour: str, tag: str) -> None:
         """Let the neighbour end; where it cannot be made to now, this version serves all the same."""
         try:
-            Deployment(neighbour, on_progress=self.say).give_way(tag)
+            Deployment(neighbour, by=self.by, on_progress=self.say).give_way(tag)
         except (ImagoError, OSError) as error:
             self.say(f"{neighbour} still serves beside {tag}: `deployment stop --name {neighbour}` ends it ({error})")
         else:
@@ -295,16 +333,11 @@ class Deployment:
                     raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
         self.say(f"{tag} answered its {len(package.golden)} golden samples")
 
-    def _undo(self, state: State, process: Process | None, tag: str, error: BaseException) -> None:
-        if process is not None:
-            for line in processes.log_tail(process):
-                self.say(f"| {line}")
-            processes.end(process, grace=1)
-        detail = " ".join(f"{error or type(error).__name__}".split())
-        try:
-            deployment.write(self.name, state.with_event("failed", tag, detail))
-        except OSError as full:  # the state before still stands there
-            self.say(f"the failure could not be noted in the history: {full}")
+    def _give_up(self, process: Process) -> None:
+        """Show the end of its log, and end it."""
+        for line in processes.log_tail(process):
+            self.say(f"| {line}")
+        processes.end(process, grace=1)
 
 
 def _check_limits(package: ModelPackage, tag: str, config: DeployConfig) -> None:
@@ -342,6 +375,22 @@ def _previous(state: State, tag: str) -> Version | None:
     if state.current is None or state.current.tag == tag:
         return state.previous
     return state.current.model_copy(update={"process": None})
+
+
+def _told(state: State) -> State:
+    """Return the state with the news that what served is gone, where it is and nobody stopped it."""
+    if state.current is None or state.current.process is None or processes.alive(state.current.process):
+        return state
+    reason, moment = processes.how_ended(state.current.process)
+    return with_end(state, reason, time=moment)
+
+
+def _why_not(state: State, process: Process | None) -> str | None:
+    if process is None:
+        return last_end(state.history)
+    if processes.alive(process):
+        return f"its server process {process.pid} runs, but the endpoint does not answer"
+    return processes.how_ended(process)[0]
 
 
 def _serves(version: Version) -> bool:

@@ -7,6 +7,9 @@ socket, so that two versions accept from one queue while they change places and 
 A worker command is started with `--fd N` (the private listening socket) and `--control M` (a Unix socket). It writes
 `R` when it answers; it is sent `P` with the public listening socket, writes `A` once it accepts there, and drains and
 exits on `D` or when the control socket closes.
+
+It stops for good where workers die again and again, and says why in `ended.json` beside its log. That log it bounds:
+its workers hold it open, and append to it, so it is copied and emptied, not renamed.
 """
 
 import argparse
@@ -23,8 +26,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-MAX_EARLY_DEATHS = 3
+EARLY_DEATHS = 3  # before any worker answered
+LOOP_DEATHS = 5  # of a worker and those that came in its place
+LOOP_SECONDS = 60.0
 PUBLISH_SECONDS = 10.0
+LOGS_BEFORE = 2  # what was in the log, kept as server.log.1 and so on
 
 
 @dataclass
@@ -33,6 +39,7 @@ class Worker:
     control: socket.socket
     ready: bool = False
     accepts: bool = False
+    since: float = 0.0  # a moment of time.monotonic: when it was ready, as far as we know
 
     def read(self, timeout: float) -> None:
         """Take in what the worker has said; a worker that is gone is noticed by its process."""
@@ -41,20 +48,25 @@ class Worker:
             said = self.control.recv(16)
         except OSError:
             return
-        self.ready |= b"R" in said
+        if b"R" in said:
+            self.ready, self.since = True, time.monotonic()
         self.accepts |= b"A" in said
 
 
 class Supervisor:
-    def __init__(self, command: list[str], count: int, control: str, grace: float) -> None:
-        self.command, self.count, self.path, self.grace = command, count, control, grace
+    def __init__(self, command: list[str], count: int, control: str, folder: str, grace: float, log_bytes: int) -> None:
+        self.command, self.count, self.path, self.folder, self.grace = command, count, control, folder, grace
+        self.log_bytes = log_bytes
         self.private = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.public: socket.socket | None = None
         self.workers: list[Worker] = []
-        self.deaths = 0
+        self.deaths: list[float] = []  # moments of the last minute
+        self.failed_starts = 0  # in a row
+        self.lost = 0  # workers that answered, and died
         self.was_ready = False
         self.stopping = False
         self.respawn_at = 0.0
+        self.how = ""
         self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.door.bind(control)
         self.door.listen(8)
@@ -66,8 +78,10 @@ class Supervisor:
         selector.register(self.door, selectors.EVENT_READ)
         while not self.stopping:
             self._tend()
-            if not self.was_ready and self.deaths >= MAX_EARLY_DEATHS:
-                say(f"giving up: the worker ended {self.deaths} times before it answered")
+            rotate(os.path.join(self.folder, "server.log"), self.log_bytes)  # noqa: PTH118
+            if reason := self._loop():
+                say(f"giving up: {reason}")
+                self._leave_word(reason)
                 self._end()
                 return 1
             for _ in selector.select(timeout=0.1):
@@ -82,15 +96,48 @@ class Supervisor:
         for worker in list(self.workers):
             worker.read(0.001)
             self.was_ready |= worker.ready
-            code = worker.process.poll()
-            if code is not None:
-                say(f"worker {worker.process.pid} ended with {code}")
-                self.workers.remove(worker)
-                worker.control.close()
-                self.deaths = 0 if worker.ready and self.was_ready else self.deaths + 1
-                self.respawn_at = time.monotonic() + min(0.2 * 2 ** min(self.deaths, 8), 30.0)
+            if worker.process.poll() is not None:
+                self._bury(worker)
         if len(self.workers) < self.count and time.monotonic() >= self.respawn_at:
             self._spawn()
+
+    def _bury(self, worker: Worker) -> None:
+        self.how = how_ended(worker.process.returncode)
+        say(f"worker {worker.process.pid} ended {self.how}")
+        self.workers.remove(worker)
+        worker.control.close()
+        now = time.monotonic()
+        self.deaths = [moment for moment in self.deaths if now - moment < LOOP_SECONDS] + [now]
+        self.failed_starts = 0 if worker.ready else self.failed_starts + 1
+        self.lost += worker.ready
+        again = max(len(self.deaths), self.failed_starts) - 1
+        self.respawn_at = now + min(0.2 * 2 ** min(again, 8), 30.0)
+
+    def _loop(self) -> str:
+        """Say what dies again and again; nothing where it does not, or where another worker has held for a while."""
+        if not self.was_ready:
+            enough = self.failed_starts >= EARLY_DEATHS
+            return f"its worker ended {self.failed_starts} times before it answered, last {self.how}" if enough else ""
+        now = time.monotonic()
+        if any(worker.ready and now - worker.since > LOOP_SECONDS for worker in self.workers):
+            return ""
+        if self.failed_starts >= LOOP_DEATHS:
+            return f"its worker ended {self.failed_starts} times before it answered again, last {self.how}"
+        if len(self.deaths) >= LOOP_DEATHS + self.count - 1:  # all may die at once without a loop
+            span = f"{now - self.deaths[0]:.0f} s"
+            return f"its workers ended {len(self.deaths)} times within {span}, last {self.how}"
+        return ""
+
+    def _leave_word(self, reason: str) -> None:
+        """Write down why it ends, whole or not at all; where that cannot be, the log has it."""
+        path = os.path.join(self.folder, "ended.json")  # noqa: PTH118
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            with open(f"{path}.tmp", "w", encoding="utf-8") as file:  # noqa: PTH123
+                json.dump({"time": moment, "reason": reason}, file)
+            os.replace(f"{path}.tmp", path)  # noqa: PTH105
+        except OSError as error:
+            say(f"why could not be noted: {error}")
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
@@ -140,6 +187,7 @@ class Supervisor:
             "workers": [worker.process.pid for worker in self.workers],
             "ready": sum(worker.ready for worker in self.workers),
             "published": self.public is not None,
+            "lost": self.lost,
         }
 
     def _publish(self, host: str, port: int, lender: str | None, beside: str | None) -> dict[str, Any]:
@@ -175,6 +223,36 @@ class Supervisor:
                 say(f"worker {worker.process.pid} did not end within {self.grace:.0f} s: killed")
                 worker.process.kill()
                 worker.process.wait()
+
+
+def rotate(log: str, limit: int) -> None:
+    """Move what is in a log that has reached the limit to the logs before it. What cannot be kept is given up."""
+    try:
+        if os.stat(log).st_size < limit:  # noqa: PTH116
+            return
+    except OSError:  # somebody has removed it
+        return
+    try:
+        for number in range(LOGS_BEFORE, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{log}.{number - 1}", f"{log}.{number}")  # noqa: PTH105
+        with open(log, "rb") as full, open(f"{log}.1", "wb") as before:  # noqa: PTH123
+            while part := full.read(1 << 20):
+                before.write(part)
+    except OSError as error:
+        say(f"the log could not be kept: {error}")
+    with contextlib.suppress(OSError):
+        os.truncate(log, 0)
+
+
+def how_ended(code: int) -> str:
+    """Say in words how a process ended."""
+    if code >= 0:
+        return f"with exit code {code}"
+    try:
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -234,11 +312,20 @@ def say(line: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Keep the workers of one version alive.")
     parser.add_argument("--control", required=True)
+    parser.add_argument("--folder", required=True, help="where its log lies")
+    parser.add_argument("--log-bytes", type=int, default=5_000_000, help="how large its log may grow")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that requests under way may take")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
-    return Supervisor(arguments.command, arguments.workers, arguments.control, arguments.grace).run()
+    return Supervisor(
+        arguments.command,
+        arguments.workers,
+        arguments.control,
+        arguments.folder,
+        arguments.grace,
+        arguments.log_bytes,
+    ).run()
 
 
 if __name__ == "__main__":

@@ -224,6 +224,9 @@ def test_a_rollback_serves_the_version_before_and_lets_it_stand_for_production(
     assert back.code == 0, back.stderr
     assert back.json["model"]["version"] == "1"
     assert httpx.get(trained.json["endpoint"] + "/info").json()["model"]["version"] == "1"
+    first = workspace.run("deployment", "history", "--json").json["history"][0]
+    assert first["by"] == f"training run {trained.json['run_id']}"
+    assert first["reason"] == trained.json["reason"]
     again = workspace.run("--pipeline", "training", *settings)
     assert again.code == 0, again.stderr
     assert (again.json["model"]["version"], again.json["model"]["stage"]) == ("1", "production")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from PIL import Image
 from imago.config import DeployConfig
 from imago.home import ROOT
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving import key_file
+from imago.serving import deployment, key_file, processes
 from imago.serving.bento import code_digest
 from imago.serving.client import Client
 from imago.serving.package import ModelPackage
@@ -323,5 +323,39 @@ def test_a_deployment_with_keys_lets_its_own_probes_in_and_nobody_else_without_o
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["Origin"])
         with Client(str(endpoint), key=secret) as client:
             assert client.predict(picture_bytes("red")).label == "red"
+    finally:
+        moths.stop()
+
+
+def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_dies_again_and_again(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(served.package.path.parent / "bentoml"))
+    moths = Deployment("moths", package=lambda _: served.package)
+    config = DeployConfig(port=free_port())
+    try:
+        before = moths.deploy(TAG, config)
+        os.kill(before.pids[0], signal.SIGKILL)
+        until(lambda: not moths.status().pids, 30, "its worker goes on")
+        assert moths.status().reason == f"its server process {before.pids[0]} was killed"
+        assert processes.free(config.host, config.port)
+        with Client(str(moths.start().endpoint)) as client:
+            assert client.predict(picture_bytes("red"))["predictions"][0]["label"] == "red"
+        supervisor = deployment.read("moths").current.process
+
+        def is_stopped() -> bool:
+            for worker in processes.tree(supervisor)[1:]:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+            return not processes.alive(supervisor)
+
+        until(is_stopped, 60, "it is respawned still")
+        status = moths.status()
+        assert (status.running, status.pids) == (False, ())
+        assert str(status.reason).endswith("last by SIGKILL")
+        assert status.log[-1].endswith(f"giving up: {status.reason}")
+        assert processes.free(config.host, config.port)
+        assert [entry.outcome for entry in moths.history()] == ["failed", None, "failed", None]
     finally:
         moths.stop()

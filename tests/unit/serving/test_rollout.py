@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -43,8 +44,10 @@ class House:
         (folder / "package" / "golden" / "golden.json").write_text(json.dumps(golden))
         self.moths = self.named("moths")
 
-    def named(self, name: str) -> Deployment:
-        return Deployment(name, on_progress=self.lines.append, command=self.command, package=lambda _: self.package)
+    def named(self, name: str, by: str = "") -> Deployment:
+        return Deployment(
+            name, by=by, on_progress=self.lines.append, command=self.command, package=lambda _: self.package
+        )
 
     def command(self, tag: str) -> list[str]:
         return [sys.executable, "-S", str(TINY_WORKER), tag, self.behaviour.get(tag, "good")]
@@ -225,6 +228,41 @@ def test_rollback_serves_the_version_before(house):
     assert house.moths.history()[-1].action == "rolled back"
 
 
+def test_history_says_who_deployed_why_and_how_each_version_ended(house):
+    run = house.named("moths", by="training run 1")
+    run.deploy("moths:1", house.config, reason="First of its name: 97.0% of the test pictures named rightly.")
+    house.deploy(2)
+    house.behaviour["moths:3"] = "wrong"
+    with pytest.raises(DeploymentFailed):
+        house.deploy(3)
+    house.named("moths", by="run.py deployment rollback").rollback()
+    house.named("moths", by="run.py deployment stop").stop()
+    first, second, third, back, stopped = Deployment("moths").history()  # what another process reads
+    assert (first.version, first.by) == ("1", "training run 1")
+    assert first.reason == "First of its name: 97.0% of the test pictures named rightly."
+    assert (first.outcome, first.ending, first.until) == ("replaced", "by moths:2", second.time)
+    assert (second.outcome, second.ending, second.until) == ("rolled back", "to moths:1", back.time)
+    assert (third.outcome, third.until) == ("failed", None)
+    assert "golden sample 0.jpg was answered 'cat', not 'moth'" in third.detail
+    assert (back.outcome, back.by, back.until) == ("stopped", "run.py deployment rollback", stopped.time)
+    assert (stopped.action, stopped.by, stopped.outcome) == ("stopped", "run.py deployment stop", None)
+
+
+def test_a_version_that_cannot_even_be_tried_is_in_the_history(house):
+    house.deploy(1)
+
+    def gone(_: str) -> ModelPackage:
+        raise DeploymentFailed("moths:2 cannot be deployed, it is not whole")
+
+    house.moths.package = gone
+    with pytest.raises(DeploymentFailed, match="not whole"):
+        house.deploy(2)
+    first, second = house.moths.history()
+    assert (first.outcome, second.outcome) == ("serving", "failed")
+    assert second.detail == "moths:2 cannot be deployed, it is not whole"
+    assert house.version() == "1"
+
+
 def test_rollback_without_a_version_before_is_refused(house):
     house.deploy(1)
     with pytest.raises(ConfigError, match="no version before"):
@@ -263,6 +301,102 @@ def test_a_killed_worker_is_replaced(house):
     assert house.moths.status().pids[0] == status.pids[0]
 
 
+def test_a_crash_loop_is_stopped_and_told_with_the_end_of_the_log(house, tmp_path):
+    house.deploy(1)
+    house.behaviour["moths:2"] = f"mortal:{tmp_path / 'now'}"
+    pids = house.deploy(2).pids
+    (tmp_path / "now").touch()
+    until(lambda: not psutil.pid_exists(pids[0]) or not house.moths.status().pids, 30, "it is respawned still")
+    status = house.moths.status()
+    assert not status.running
+    assert status.endpoint is None
+    assert status.pids == ()
+    assert re.fullmatch(r"its workers ended 5 times within \d s, last with exit code 3", status.reason)
+    assert "out of memory, and out of luck" in status.log
+    assert f"giving up: {status.reason}" in status.log[-1]
+    assert processes.free("127.0.0.1", house.config.port)
+    _, looped, ended = house.moths.history()
+    assert (looped.version, looped.outcome, looped.ending) == ("2", "failed", status.reason)
+    assert ended.action == "ended"
+    assert house.moths.rollback().running
+    assert house.version() == "1"
+    assert [entry.action for entry in house.moths.history()] == ["deployed", "deployed", "ended", "rolled back"]
+
+
+def test_a_version_whose_workers_die_while_it_is_tried_never_stops_the_one_that_serves(house, tmp_path):
+    before = house.deploy(1)
+    (tmp_path / "now").touch()
+    house.behaviour["moths:2"] = f"mortal:{tmp_path / 'now'}"
+    with pytest.raises(DeploymentFailed, match="moths:2 was not deployed, moths:1 still serves"):
+        house.deploy(2)
+    assert house.moths.status().pids == before.pids
+    assert house.version() == "1"
+    assert "| out of memory, and out of luck" in house.lines
+    assert [entry.outcome for entry in house.moths.history()] == ["serving", "failed"]
+
+
+def test_a_worker_that_a_killed_supervisor_left_behind_is_told_and_ended_by_start(house, monkeypatch):
+    monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
+    house.behaviour["moths:1"] = "wedged"
+    supervisor, worker = house.deploy(1).pids
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not processes.alive(deployment.read("moths").current.process), 15, "it is not gone")
+    status = house.moths.status()
+    assert not status.running
+    assert status.pids == (worker,)
+    assert status.reason == f"its server process {supervisor} was killed"
+    house.moths.require_port(house.config)
+    house.behaviour["moths:1"] = "good"
+    assert house.moths.start().running
+    assert not psutil.pid_exists(worker)
+    assert house.version() == "1"
+    assert [entry.outcome for entry in house.moths.history()] == ["failed", None, "serving"]
+
+
+def test_stop_ends_what_a_killed_supervisor_left_behind(house, monkeypatch):
+    monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
+    house.behaviour["moths:1"] = "wedged"
+    supervisor, worker = house.deploy(1).pids
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not processes.alive(deployment.read("moths").current.process), 15, "it is not gone")
+    status = house.moths.stop()
+    assert not psutil.pid_exists(worker)
+    assert processes.free("127.0.0.1", house.config.port)
+    assert status.pids == ()
+
+
+def test_a_log_is_rotated_below_its_writers_and_every_line_is_whole(house, monkeypatch):
+    monkeypatch.setattr(processes, "LOG_BYTES", 4000)
+    house.behaviour["moths:1"] = "chatty"
+    house.deploy(1, workers=2)
+    folder = Path(deployment.read("moths").current.process.folder)
+
+    said = "a picture of a moth, said to be one " * 10
+
+    def is_rotated() -> bool:
+        with httpx.Client(trust_env=False) as client:  # each request on a connection of its own, for either worker
+            for _ in range(10):
+                client.post(f"{house.url}/predict", content=said.encode())
+        return (folder / "server.log.2").exists()
+
+    until(is_rotated, 30, "the log grows")
+    logs = sorted(folder.glob("server.log*"))
+    assert [log.name for log in logs] == ["server.log", "server.log.1", "server.log.2"]
+    lines = [line for log in logs[1:] for line in log.read_text().splitlines()]
+    assert {re.sub(r"^\d+ ", "", line) for line in lines} == {f"was asked: {said}."}
+    assert len({line.split()[0] for line in lines}) == 2  # workers
+    assert house.version() == "1"
+    assert processes.log_tail(deployment.read("moths").current.process, 5)[-1].endswith("was asked: x.")
+
+
+def test_the_end_of_a_log_reaches_into_the_one_before(house):
+    house.deploy(1)
+    process = deployment.read("moths").current.process
+    (Path(process.folder) / "server.log.1").write_text("first\nsecond\n")
+    (Path(process.folder) / "server.log").write_text("third\n")
+    assert processes.log_tail(process, 2) == ["second", "third"]
+
+
 def test_workers_end_with_a_killed_supervisor_and_start_brings_the_version_back(house):
     status = house.deploy(1)
     os.kill(status.pids[0], signal.SIGKILL)
@@ -285,6 +419,17 @@ def test_after_a_reboot_the_recorded_process_is_not_taken_for_another_with_its_n
     assert house.moths.start().running
 
 
+def test_a_clock_that_was_set_hides_no_server(house):
+    pids = house.deploy(1).pids
+    state = deployment.read("moths")
+    moved = state.current.process.model_copy(update={"created": state.current.process.created - 3600})
+    deployment.write("moths", state.model_copy(update={"current": state.current.model_copy(update={"process": moved})}))
+    assert house.moths.status().running
+    assert house.moths.status().pids == pids
+    house.moths.stop()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
 def test_what_an_interrupted_deployment_left_behind_is_ended_by_the_next(house):
     house.deploy(1)
     orphan = processes.start("moths", house.command("moths:9"), workers=1, environment=dict(os.environ))
@@ -304,6 +449,32 @@ def test_a_deployment_waits_for_another_as_long_as_it_may_take(house):
         assert deployment.read("moths").current is None
     waiting.join()
     assert house.version() == "1"
+
+
+def test_a_version_that_was_replaced_while_it_waited_is_not_deployed(house):
+    asked: list[str] = []
+
+    def replaced() -> None:
+        asked.append(house.version())
+        raise DeploymentFailed("moths:1 was not deployed: version 2 has taken its place in production meanwhile.")
+
+    outcome: list[str] = []
+
+    def late() -> None:
+        try:
+            house.moths.deploy("moths:1", house.config, require=replaced)
+        except DeploymentFailed as error:
+            outcome.append(str(error))
+
+    house.deploy(2)
+    with deployment.locked("moths"):
+        waiting = threading.Thread(target=late)
+        waiting.start()
+        assert asked == []
+    waiting.join()
+    assert asked == ["2"]
+    assert outcome == ["moths:1 was not deployed: version 2 has taken its place in production meanwhile."]
+    assert house.version() == "2"
 
 
 def test_of_two_models_deployed_to_one_port_at_once_one_is_refused(house):
@@ -416,6 +587,8 @@ def test_nothing_deployed_is_a_status_not_an_error(house):
         "previous": None,
         "pids": [],
         "since": None,
+        "reason": None,
+        "log": [],
     }
     with pytest.raises(ConfigError, match="Nothing was ever deployed"):
         house.moths.start()

@@ -1,7 +1,8 @@
 """A worker that speaks the supervisor's protocol and serves a made-up model with the standard library alone.
 
 Its behaviour is the second argument: good, wrong (another label), liar (another version), babbler (no JSON), dead,
-mute, stubborn, keyed (asks for the probe's key).
+mute, stubborn, keyed (asks for the probe's key), mortal (dies as soon as there is the file named after a colon),
+wedged (hears neither its supervisor nor SIGTERM once it serves), chatty (logs each request).
 """
 
 import argparse
@@ -11,7 +12,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("tag")
@@ -21,21 +24,24 @@ parser.add_argument("--control", type=int)
 ARGUMENTS = parser.parse_args()
 DRAINING = threading.Event()
 NAME, _, VERSION = ARGUMENTS.tag.partition(":")
+BEHAVIOUR, _, FILE = ARGUMENTS.behaviour.partition(":")
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/info" and self.refused():
             return
-        self.answer(503 if ARGUMENTS.behaviour == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
+        self.answer(503 if BEHAVIOUR == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if BEHAVIOUR == "chatty" and b"\n" not in content:
+            sys.stderr.write(f"{os.getpid()} was asked: {content.decode()}.\n")
         if self.refused():
             return
-        version = "0" if ARGUMENTS.behaviour == "liar" else VERSION
-        label = "cat" if ARGUMENTS.behaviour == "wrong" else "moth"
-        if ARGUMENTS.behaviour == "babbler":
+        version = "0" if BEHAVIOUR == "liar" else VERSION
+        label = "cat" if BEHAVIOUR == "wrong" else "moth"
+        if BEHAVIOUR == "babbler":
             self.answer(200, ["?"])
             return
         self.answer(
@@ -44,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def refused(self):
-        asked = ARGUMENTS.behaviour == "keyed"
+        asked = BEHAVIOUR == "keyed"
         refused = asked and self.headers["X-API-Key"] != os.environ["IMAGO_PROBE_KEY"]
         if refused:
             self.answer(401, {})
@@ -73,10 +79,21 @@ def serve(listener):
     return server
 
 
-if ARGUMENTS.behaviour == "dead":
+if BEHAVIOUR == "dead":
     sys.exit("the model cannot be loaded")
-if ARGUMENTS.behaviour == "stubborn":
+if BEHAVIOUR in {"stubborn", "wedged"}:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def die():
+    while not Path(FILE).exists():
+        time.sleep(0.01)
+    sys.stderr.write("out of memory, and out of luck\n")
+    os._exit(3)
+
+
+if BEHAVIOUR == "mortal":
+    threading.Thread(target=die, daemon=True).start()
 control = socket.socket(fileno=ARGUMENTS.control)
 servers = [serve(socket.socket(fileno=ARGUMENTS.fd))]
 control.send(b"R")
@@ -86,6 +103,8 @@ while True:
         break
     servers += [serve(socket.socket(fileno=fd)) for fd in fds]
     control.send(b"A")
+    if BEHAVIOUR == "wedged":
+        threading.Event().wait()
 DRAINING.set()
 for server in servers:
     server.shutdown()
