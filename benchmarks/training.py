@@ -149,7 +149,7 @@ def flipped_labels(task: Task) -> Iterator[Figure]:
     given[rows] = (given[rows] + torch.from_numpy(rng.integers(1, classes, len(rows)))) % classes
     wrong = {str(row) for row in rows}
     suspects = find_mislabelled((features, given), [str(row) for row in range(len(given))], dataset.classes)
-    found = np.cumsum([one.id in wrong for one in suspects])
+    found = np.cumsum([one.id in wrong for one in suspects or ()])
     enough = np.flatnonzero(found >= len(rows) / 2)
     precision = found[enough[0]] / (enough[0] + 1) if len(enough) else 0.0
     yield beside("training.flipped_labels", precision, FLIPPED, "precision", "higher")

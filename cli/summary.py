@@ -39,12 +39,14 @@ def _next(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     again = (f"{run} --pipeline training --data FOLDER{named}", "train again, on data that holds the new pictures")
     match outcome["pipeline"]:
         case "training" if outcome["model"]["stage"] != "production":
-            longer = outcome["training"]["epochs"] * 2
+            epochs = outcome["training"]["epochs"]
+            more = (f"--set training.epochs={2 * epochs}", "train for longer")
+            tuned = ("--config finetune", "tune the whole network") if epochs == 0 else more
             random = outcome["model"]["weights"] == "none"
             pretrained = (f"{run} --pipeline training … --set model.weights=hub", "start from pretrained weights")
             return [
                 (f"{run} data check --data FOLDER", "is it the data?"),
-                (f"{run} --pipeline training … --set training.epochs={longer}", "train for longer"),
+                (f"{run} --pipeline training … {tuned[0]}", tuned[1]),
                 *([pretrained] if random else []),
             ]
         case "training" if outcome["endpoint"]:
@@ -119,7 +121,8 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     if outcome.get("note"):
         rows.append(("note", outcome["note"]))
     for name, value in outcome.get("metrics", {}).items():
-        rows.append((name.replace("_", " "), f"{value:.4g}"))
+        if name != "test_top5" or outcome.get("data", {}).get("classes", 6) > 5:  # of five all are among five
+            rows.append((name.replace("_", " "), _figure(name, value)))
     if outcome["pipeline"] == "monitoring":
         rows.append(("requests", outcome["window"]["count"]))
     if outcome.get("predictions"):
@@ -138,6 +141,15 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     rows.append(("dashboard", "zenml login --local"))
     rows.append(("run", f"{outcome['run_id']} on stack {outcome['stack']}"))
     return rows
+
+
+def _figure(name: str, value: float) -> str:
+    """Return a figure as a person would say it."""
+    from imago.evaluation.remarks import magnitude
+
+    if name.endswith("bytes"):
+        return f"{value / 1e6:.1f} MB"
+    return magnitude(int(value)) if name in {"macs", "parameters"} else f"{value:.4g}"
 
 
 _VERDICTS = {

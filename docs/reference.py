@@ -58,6 +58,8 @@ def configuration_page() -> str:
         "takes any file; without it the pipeline's own name is looked up. Every key has a default. `--set key=value`",
         "goes over the file and may be repeated; the value is read as YAML, so `--set data.classes=[a,b]` is a list.",
         "An unknown key is refused, with the nearest known one.\n",
+        "What is kept between runs lies in `.imago` beside the code, or where `IMAGO_HOME` says; reports lie in",
+        "`reports`, or where `IMAGO_REPORTS` says.\n",
         *_section("", config.Config, comments),
     ]
     return "\n".join(lines)

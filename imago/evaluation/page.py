@@ -111,6 +111,8 @@ def every_figure(metrics: Metrics) -> list[Figure]:
     )
     figures = []
     for key, name, said in rows:
+        if key == "top5" and len(metrics.classes) <= 5:  # which all are
+            continue
         found: Interval | None = getattr(metrics, f"{key}_interval")
         before: float | None = getattr(metrics, f"uncalibrated_{key}", None)
         span: Interval | None = getattr(metrics, f"uncalibrated_{key}_interval", None)

@@ -1,6 +1,6 @@
 """What a reader should know of an evaluation besides the accuracy, in sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from imago.evaluation.metrics import ClassMetrics, Interval, Metrics
@@ -10,6 +10,7 @@ from imago.evaluation.report import Findings
 _TRUSTED = 0.05
 _HURT = 0.10
 _MANY_WITHHELD = 0.20
+_NAMED = 3
 _ENOUGH_STRANGERS, _TOLD_APART = 0.5, 0.8
 
 _CORRUPTIONS = {
@@ -138,8 +139,13 @@ def _on_training(validation: Mapping[str, float]) -> list[Remark]:
     if head is None or best is None:
         return []
     if validation.get("best_epoch") == 0:
-        text = f"It is the head on frozen features ({percent(head)} on validation): no epoch of fine-tuning did better."
-        return [Remark(True, text)]
+        text = f"It is the head on frozen features ({percent(head)} on validation)"
+        tuned = (
+            ", and nothing was fine-tuned."
+            if validation.get("epochs") == 0
+            else ": no epoch of fine-tuning did better."
+        )
+        return [Remark(True, text + tuned)]
     text = f"Fine-tuning took it from {percent(head)} on validation, the head on frozen features, to {percent(best)}."
     return [Remark(True, text)]
 
@@ -161,10 +167,12 @@ def _on_confidence(metrics: Metrics) -> Remark:
 def _on_classes(findings: Findings) -> list[Remark]:
     found = []
     if findings.unknown_classes:
-        names = ", ".join(readable(label) for label in findings.unknown_classes[:3])
-        more = len(findings.unknown_classes) - 3
-        names += f" and {more} more" if more > 0 else ""
+        names = _some(findings.unknown_classes)
         found.append(Remark(False, f"The test pictures show classes that it was never taught: {names}."))
+    if untested := [entry.label for entry in findings.metrics.per_class if not entry.support]:
+        them = "it" if len(untested) == 1 else "them"
+        text = f"Nobody knows how it does on {_some(untested)}: no test picture shows {them}."
+        found.append(Remark(False, text))
     rows = [row for row in class_rows(findings.metrics) if row.metrics.label not in findings.unknown_classes]
     if not rows:
         return found
@@ -182,6 +190,12 @@ def _on_classes(findings: Findings) -> list[Remark]:
     else:
         found.append(Remark(True, "No class is left behind: all of every class are right."))
     return found
+
+
+def _some(labels: Sequence[str]) -> str:
+    """Name the first few classes, and count the others."""
+    names = ", ".join(readable(label) for label in labels[:_NAMED])
+    return names + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
 
 
 def _counts(row: ClassRow) -> str:

@@ -79,8 +79,9 @@ def _limits(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> list[st
     limits = [
         f"It answers with one of its {len(spec.classes)} classes, whatever a picture shows; {withheld}.",
         f"It sees the middle square of a picture, at {size}×{size} pixels, and nothing that is outside or finer.",
-        f"It was taught with fewest pictures of {fewest}.",
     ]
+    if len(set(taught.values())) > 1:
+        limits.append(f"It was taught with fewest pictures of {fewest}.")
     if untested:
         more = f" and {len(untested) - _SCARCE} more" if len(untested) > _SCARCE else ""
         limits.append(f"Nobody knows how it does on {', '.join(untested[:_SCARCE])}{more}: no test picture shows them.")
@@ -115,7 +116,8 @@ def kept(metrics: Mapping[str, float]) -> str:
     if head is None:
         return f"epoch {epoch}, the best on the validation pictures"
     if epoch == 0:
-        return f"the head on frozen features ({head:.3f}): no epoch of fine-tuning did better"
+        tuned = ", nothing was fine-tuned" if metrics.get("epochs") == 0 else ": no epoch of fine-tuning did better"
+        return f"the head on frozen features ({head:.3f}){tuned}"
     return f"epoch {epoch}; the head on frozen features alone reached {head:.3f}"
 
 

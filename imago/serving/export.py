@@ -78,7 +78,8 @@ def export_package(
         _write(folder / "golden" / "golden.json", "[]")
         if trained.train_features is not None:
             suspects = find_mislabelled(trained.train_features, trained.train_ids, trained.classes)
-            _write(folder / "suspects.json", json.dumps([one.model_dump() for one in suspects], indent=2))
+            if suspects is not None:
+                _write(folder / "suspects.json", json.dumps([one.model_dump() for one in suspects], indent=2))
         pq.write_table(to_table([]), folder / "reference.parquet")
         runtime = Runtime(ModelPackage(folder), threads=os.cpu_count() or 1)
         _check_parity(trained.model, runtime, dataset)
@@ -266,4 +267,5 @@ def _metrics(trained: TrainedModel) -> dict[str, float]:
     """Return what the validation pictures gave, for the head on frozen features as well, where it was fitted."""
     head = [result.val_accuracy for result in trained.history if result.epoch == 0]
     figures = {"val_accuracy": trained.best.val_accuracy, "val_loss": trained.best.val_loss}
-    return figures | {"best_epoch": float(trained.best.epoch)} | ({"head_val_accuracy": head[0]} if head else {})
+    figures |= {"best_epoch": float(trained.best.epoch), "epochs": float(trained.history[-1].epoch)}
+    return figures | ({"head_val_accuracy": head[0]} if head else {})

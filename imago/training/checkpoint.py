@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import struct
+import warnings
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,8 @@ def _weights_path(weights: str) -> Path:
 
 def _read_state(path: Path) -> State:
     try:
-        with safe_globals(_PLAIN):
+        with safe_globals(_PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except UNREADABLE as error:
         raise ConfigError(f"model.weights: {path} is not a readable checkpoint: {first_line(error)}") from error

@@ -1,6 +1,7 @@
 """Fits a classifier to a data set and keeps what was best on the validation pictures."""
 
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -44,6 +45,8 @@ from imago.training.shortage import for_less_memory, refuse_one_picture
 from imago.training.warmup import warm_up, zero_head
 
 __all__ = ["EpochResult", "TrainedModel", "train"]
+
+_HOPELESS = 5  # times the loss of naming every class alike
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,12 @@ def _train(
             callback.load_state_dict(state_of(checkpoint))
         if best.result.epoch == 0:
             reporting.note("kept: the head on frozen features, for no epoch did better on the validation pictures")
+    loss, guess = best.result.val_loss, math.log(len(classes))
+    if loss > _HOPELESS * guess:
+        reporting.note(
+            f"the validation loss, {loss:.3g}, is far above that of a guess ({guess:.3g}): try a lower "
+            "training.learning_rate"
+        )
     network.load_state_dict(best.state)
     network.eval()
     confidence = fit_confidence(network, data, training)

@@ -48,6 +48,19 @@ def test_what_was_not_promoted_is_told_how_to_become_better(capsys: pytest.Captu
     assert "model.weights=hub" not in said(capsys, trained(model=learned, endpoint=None))
     assert "run.py predict" not in text
     assert "deployment stop" not in text
+    probed = said(capsys, trained(model=learned, endpoint=None, training={"epochs": 0}))
+    assert "--config finetune" in probed
+    assert "training.epochs" not in probed
+
+
+def test_figures_are_said_as_a_person_would(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"test_accuracy": 0.9, "test_top5": 1.0, "model_bytes": 6.377e6, "parameters": 1_526_000.0, "macs": 4e9}
+    text = said(capsys, trained(metrics=metrics))
+    for line in (r"test accuracy +0\.9", r"model bytes +6\.4 MB", r"parameters +1\.5 million", r"macs +4\.0 billion"):
+        assert re.search(rf"^{line}$", text, re.MULTILINE), line
+    assert "top5" not in text
+    six = trained(metrics=metrics, data={**trained()["data"], "classes": 6})
+    assert re.search(r"^test top5 +1$", said(capsys, six), re.MULTILINE)
 
 
 @pytest.mark.parametrize(("verdict", "next_"), [("drifted", "--data FOLDER --set model.name=shapes"), ("stable", None)])

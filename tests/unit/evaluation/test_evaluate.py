@@ -291,7 +291,7 @@ def test_labels_that_look_wrong_are_shown_with_their_pictures(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        (None, "Not looked for: that takes the features of a pretrained backbone"),
+        (None, "Not looked for: that takes features of a pretrained backbone"),
         ([], "None found among the training pictures."),
         (
             [{"id": "gone.png", "label": "red", "likelier": "blue", "probability": 0.001}],

@@ -7,6 +7,7 @@ from imago.evaluation.rejection import Strangers, judge_rejection
 from imago.evaluation.remarks import magnitude, percent, remarks
 from imago.evaluation.robustness import RobustnessResult
 from imago.evaluation.slices import Slice
+from imago.serving.card import kept
 from tests.unit.evaluation.reports import CLASSES, report_of, rights
 
 
@@ -181,4 +182,21 @@ def test_a_model_that_answers_strangers_is_not_praised_for_it() -> None:
 def test_classes_without_test_pictures_are_not_called_weak() -> None:
     metrics = compute_metrics(np.eye(3)[[0, 1]], np.array([0, 1]), ("a", "b", "c"), bootstrap_samples=0, seed=0)
     report = report_of(rights(2, 2)).model_copy(update={"metrics": metrics})
-    assert "No class is left behind: all of every class are right." in [remark.text for remark in remarks(report)]
+    said = {remark.text: remark.good for remark in remarks(report)}
+    assert said["No class is left behind: all of every class are right."]
+    assert said["Nobody knows how it does on c: no test picture shows it."] is False
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ({"epochs": 0.0}, "It is the head on frozen features (90% on validation), and nothing was fine-tuned."),
+        ({"epochs": 6.0}, "It is the head on frozen features (90% on validation): no epoch of fine-tuning did better."),
+        ({}, "It is the head on frozen features (90% on validation): no epoch of fine-tuning did better."),
+    ],
+)
+def test_a_head_that_was_all_that_was_trained_beat_no_epoch(epochs: dict[str, float], said: str) -> None:
+    validation = {"head_val_accuracy": 0.9, "val_accuracy": 0.9, "best_epoch": 0.0, **epochs}
+    report = report_of(rights(95, 100)).model_copy(update={"validation": validation})
+    assert said in [remark.text for remark in remarks(report)]
+    assert ("nothing was fine-tuned" in kept(validation)) == ("nothing" in said)

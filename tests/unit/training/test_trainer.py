@@ -171,6 +171,16 @@ def test_a_loss_that_is_no_number_names_the_key_to_change(tmp_path: Path) -> Non
         _train(tmp_path, learning_rate=1e30, epochs=4)
 
 
+def test_a_training_that_went_astray_says_so(tmp_path: Path) -> None:
+    told = Silence()
+    options = {"epochs": 1, "batch_size": 8, "learning_rate": 1e5, "clip_norm": 0.0}
+    train(
+        MOTHS, ModelConfig(architecture=ARCHITECTURE, weights="none"), TrainingConfig.model_validate(options),
+        image_size=SIZE, seed=0, workdir=tmp_path, reporter=told,
+    )  # fmt: skip
+    assert "far above that of a guess (" in told.stream.getvalue()
+
+
 def test_ctrl_c_comes_out_as_it_went_in_and_the_signal_works_again(tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
 
