@@ -109,7 +109,7 @@ def changes(
     done = threading.Event()
     asking = threading.Thread(target=lambda: answers.extend(crowd(port, messages, clients=how.clients, until=done)))
     asking.start()
-    live = [Live(asyncio.run(_asked(port, messages[0], [])).version, time.monotonic())]
+    live = [Live(asyncio.run(_asked(port, messages[0], [])).version, since=0.0)]
     try:
         for step in steps:
             begun = time.monotonic()
