@@ -3,7 +3,11 @@
 import errno
 from collections.abc import Iterator
 
+from zenml.exceptions import RunInterruptedException, RunStoppedException
+
 from imago.errors import ImagoError, printed_error
+
+_INTERRUPTS = (KeyboardInterrupt, RunInterruptedException, RunStoppedException)
 
 
 def reason(error: BaseException) -> ImagoError | None:
@@ -26,9 +30,10 @@ def reason(error: BaseException) -> ImagoError | None:
 def interrupted(error: BaseException) -> bool:
     """Say whether a failed run was interrupted: what was cut off then fails on its way out, and its error comes last.
 
-    MLflow, say, finds its database locked by its own transaction that Ctrl-C left open.
+    MLflow, say, finds its database locked by its own transaction that Ctrl-C left open, or makes an error of its own
+    of what ZenML's handler of the signal raised in it.
     """
-    return any(isinstance(link, KeyboardInterrupt) for link in _links(error))
+    return any(isinstance(link, _INTERRUPTS) for link in _links(error))
 
 
 def _is_full(error: BaseException) -> bool:

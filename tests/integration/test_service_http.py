@@ -341,7 +341,7 @@ def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_die
         assert moths.status().reason == f"its server process {before.pids[0]} was killed"
         assert processes.free(config.host, config.port)
         with Client(str(moths.start().endpoint)) as client:
-            assert client.predict(picture_bytes("red"))["predictions"][0]["label"] == "red"
+            assert client.predict(picture_bytes("red")).label == "red"
         supervisor = deployment.read("moths").current.process
 
         def is_stopped() -> bool:

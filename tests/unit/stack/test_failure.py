@@ -1,6 +1,11 @@
 """Which of our own errors is behind a failed run."""
 
+from pathlib import Path
+
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from zenml.exceptions import RunInterruptedException
 
 from imago.errors import ConfigError, DataRefused, ImagoError
 from stack.failure import interrupted, reason
@@ -64,3 +69,15 @@ def test_what_fails_on_the_way_out_of_an_interrupt_is_an_interrupt() -> None:
         end_run()
     assert interrupted(ended.value)
     assert not interrupted(RuntimeError("something else"))
+
+
+def test_what_mlflow_makes_of_an_interrupt_is_an_interrupt(tmp_path: Path) -> None:
+    store = SqlAlchemyStore(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path))
+
+    def log() -> None:
+        with store.ManagedSessionMaker():
+            raise RunInterruptedException("The execution was interrupted.")
+
+    with pytest.raises(MlflowException) as met:
+        log()
+    assert interrupted(met.value)
