@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -181,6 +182,15 @@ def test_a_training_that_went_astray_says_so(tmp_path: Path) -> None:
     assert "far above that of a guess (" in told.stream.getvalue()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let Ctrl-C be heard, which a shell's background job is deaf to from its birth."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_comes_out_as_it_went_in_and_the_signal_works_again(tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
 
