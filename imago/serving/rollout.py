@@ -18,13 +18,11 @@ import httpx
 
 from imago import home, telemetry
 from imago.config import DeployConfig
-from imago.data.transforms import UnreadablePicture, open_picture
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
-from imago.serving import deployment, guard, key_file, processes, shelf
+from imago.serving import deployment, golden_samples, guard, health, key_file, processes, shelf
 from imago.serving.deployment import Process, State, Status, Version
-from imago.serving.history import Entry, entries, last_end, with_end
+from imago.serving.history import Entry, entries
 from imago.serving.package import ModelPackage
-from imago.serving.settings import PROBE_HEADER
 
 PROGRESS_SECONDS = 5.0
 
@@ -142,7 +140,9 @@ class Deployment:
         if state.current is None:
             return Status(running=False)
         process = state.current.process
-        running = process is not None and processes.alive(process) and _answers(f"{state.current.endpoint}/readyz")
+        running = (
+            process is not None and processes.alive(process) and health.answers(f"{state.current.endpoint}/readyz")
+        )
         return Status(
             running=running,
             endpoint=state.current.endpoint if running else None,
@@ -150,13 +150,13 @@ class Deployment:
             previous=previous,
             pids=processes.tree(process) if process else (),
             since=state.current.since,
-            reason=None if running else _why_not(state, process),
+            reason=None if running else health.why_not(state, process),
             log=tuple(processes.log_tail(process)) if process and not running else (),
         )
 
     def history(self) -> tuple[Entry, ...]:
         """Return what happened, the oldest first, with what became of it."""
-        return entries(_told(deployment.read(self.name)).history)
+        return entries(health.told(deployment.read(self.name)).history)
 
     def _end_current(self, action: str, detail: str = "") -> Version | None:
         """End the version that serves and return it, or None where none does."""
@@ -178,7 +178,7 @@ class Deployment:
             processes.end(process)
         if state.current and state.current.process and not processes.alive(state.current.process):
             processes.end(state.current.process)
-        tidied = _told(state).model_copy(update={"leftover": ()})
+        tidied = health.told(state).model_copy(update={"leftover": ()})
         if tidied != state:
             deployment.write(self.name, tidied)
         return tidied
@@ -217,9 +217,9 @@ class Deployment:
     ) -> tuple[Version | None, Version, State]:
         """Let a version answer on the public port, and return what served before, what does now, and the new state."""
         deadline = time.monotonic() + config.timeout_seconds
-        old = state.current if state.current and state.current.process and _serves(state.current) else None
-        golden = self.package(tag)
-        _check_limits(golden, tag, config)
+        old = state.current if state.current and state.current.process and health.serves(state.current) else None
+        package = self.package(tag)
+        golden_samples.check_sizes(package, tag, config)
         door = self._check_port(state, config, old, neighbour)
         guarded, own = guard.renewed(state.current, os.environ, key_file.path())
         meanwhile = old.tag if old else f"{neighbour}, whose port it takes over," if neighbour else "nothing"
@@ -233,7 +233,8 @@ class Deployment:
             key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
             if guarded.named:
                 guard.require_closed(f"http://127.0.0.1:{process.port}", key_file.path())
-            self._check_golden(process, tag, golden, deadline, key)
+            golden_samples.check_answers(package, tag, f"http://127.0.0.1:{process.port}", key, deadline)
+            self.say(f"{tag} answered its {len(package.golden)} golden samples")
             if lost := processes.ask(process, "status")["lost"]:
                 raise ImagoError(f"{lost} of its workers died while it was tried")
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
@@ -266,7 +267,7 @@ class Deployment:
         """Return the deployment of another model that serves on the port which this one is to serve on."""
         for name in deployment.names():
             current = deployment.read(name).current
-            if name != self.name and current and _serves(current) and current.config.port == config.port:
+            if name != self.name and current and health.serves(current) and current.config.port == config.port:
                 return name
         return None
 
@@ -296,7 +297,7 @@ class Deployment:
             try:
                 answer = processes.ask(process, "status", timeout=5)
                 process = process.model_copy(update={"port": answer["port"]})
-                if answer["ready"] and _answers(f"http://127.0.0.1:{process.port}/readyz"):
+                if answer["ready"] and health.answers(f"http://127.0.0.1:{process.port}/readyz"):
                     return process
             except processes.NoAnswerError:
                 pass  # it has only just been started
@@ -308,55 +309,11 @@ class Deployment:
                 self.say(f"waiting for {tag}: {moment - begun:.0f} s of at most {deadline - begun:.0f} s")
             time.sleep(0.1)
 
-    def _check_golden(self, process: Process, tag: str, package: ModelPackage, deadline: float, key: str) -> None:
-        headers = {PROBE_HEADER: "golden", "X-API-Key": key}
-        with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", headers=headers, trust_env=False) as client:
-            for sample in package.golden:
-                picture = (package.path / "golden" / sample.file).read_bytes()
-                left = max(deadline - time.monotonic(), 1.0)
-                response = client.post("/predict", files={"image": (sample.file, picture)}, timeout=left)
-                while response.status_code == 429 and time.monotonic() < deadline:  # a rate limit holds for us, too
-                    time.sleep(float(response.headers.get("Retry-After", 1)))
-                    response = client.post("/predict", files={"image": (sample.file, picture)}, timeout=left)
-                if response.status_code != 200:
-                    raise ImagoError(f"golden sample {sample.file} was answered with {response.status_code}")
-                try:
-                    body = response.json()
-                    said = f"{body['model']['name']}:{body['model']['version']}"
-                    label = body["predictions"][0]["label"]
-                except (ValueError, LookupError, TypeError) as error:
-                    raise ImagoError(f"golden sample {sample.file} was answered with something else") from error
-                expected = ":".join(deployment.model_of(tag).values())
-                if said.lower() != expected:  # a tag has no capitals
-                    raise ImagoError(f"it says it is {said}, not {expected}")
-                if label != sample.label:
-                    raise ImagoError(f"golden sample {sample.file} was answered '{label}', not '{sample.label}'")
-        self.say(f"{tag} answered its {len(package.golden)} golden samples")
-
     def _give_up(self, process: Process) -> None:
         """Show the end of its log, and end it."""
         for line in processes.log_tail(process):
             self.say(f"| {line}")
         processes.end(process, grace=1)
-
-
-def _check_limits(package: ModelPackage, tag: str, config: DeployConfig) -> None:
-    """Raise DeploymentFailed where the endpoint would refuse a golden sample for its size."""
-    for sample in package.golden:
-        data = (package.path / "golden" / sample.file).read_bytes()
-        try:
-            width, height = open_picture(data).size
-        except UnreadablePicture:  # which the endpoint will say
-            width, height = 0, 0
-        for size, limit, key in (
-            (len(data), config.max_upload_bytes, "deploy.max_upload_bytes"),
-            (width * height, config.max_pixels, "deploy.max_pixels"),
-        ):
-            if size > limit:
-                raise DeploymentFailed(
-                    f"{tag} was not deployed: its golden sample {sample.file} has {size:,}, more than {key} allows "
-                    f"({limit:,}), as other pictures of its kind will have: set {key} higher."
-                )
 
 
 def _require_free(config: DeployConfig) -> None:
@@ -375,38 +332,6 @@ def _previous(state: State, tag: str) -> Version | None:
     if state.current is None or state.current.tag == tag:
         return state.previous
     return state.current.model_copy(update={"process": None})
-
-
-def _told(state: State) -> State:
-    """Return the state with the news that what served is gone, where it is and nobody stopped it."""
-    if state.current is None or state.current.process is None or processes.alive(state.current.process):
-        return state
-    reason, moment = processes.how_ended(state.current.process)
-    return with_end(state, reason, time=moment)
-
-
-def _why_not(state: State, process: Process | None) -> str | None:
-    if process is None:
-        return last_end(state.history)
-    if processes.alive(process):
-        return f"its server process {process.pid} runs, but the endpoint does not answer"
-    return processes.how_ended(process)[0]
-
-
-def _serves(version: Version) -> bool:
-    if version.process is None or not processes.alive(version.process):
-        return False
-    try:
-        return bool(processes.ask(version.process, "status", timeout=5)["published"])
-    except processes.NoAnswerError:
-        return False
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, headers={PROBE_HEADER: "ready"}, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _environment(tag: str, config: DeployConfig) -> dict[str, str]:

@@ -2,10 +2,7 @@
 
 import json
 import os
-import re
-import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -13,65 +10,14 @@ import httpx
 import psutil
 import pytest
 
-from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed
-from imago.serving import deployment, key_file, processes
+from imago.serving import deployment, processes
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
 from tests.packages import picture_bytes
-from tests.waiting import until
+from tests.workspace import free_port
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class House:
-    """A deployment called `moths`, whose versions behave as a test says."""
-
-    def __init__(self, folder: Path) -> None:
-        self.lines: list[str] = []
-        self.behaviour: dict[str, str] = {}
-        self.config = DeployConfig(port=free_port(), timeout_seconds=10)
-        self.package = ModelPackage(folder / "package")
-        (folder / "package" / "golden").mkdir(parents=True)
-        (folder / "package" / "golden" / "0.jpg").write_bytes(b"a picture")
-        golden = [{"file": "0.jpg", "label": "moth", "probability": 1.0}]
-        (folder / "package" / "golden" / "golden.json").write_text(json.dumps(golden))
-        self.moths = self.named("moths")
-
-    def named(self, name: str, by: str = "") -> Deployment:
-        return Deployment(
-            name, by=by, on_progress=self.lines.append, command=self.command, package=lambda _: self.package
-        )
-
-    def command(self, tag: str) -> list[str]:
-        return [sys.executable, "-S", str(TINY_WORKER), tag, self.behaviour.get(tag, "good")]
-
-    def deploy(self, version: int, **changes: object) -> deployment.Status:
-        return self.moths.deploy(f"moths:{version}", self.config.model_copy(update=changes))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.config.port}"
-
-    def version(self) -> str:
-        return httpx.post(f"{self.url}/predict", content=b"x").json()["model"]["version"]
-
-
-@pytest.fixture
-def house(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
-    house = House(tmp_path)
-    yield house
-    for name in deployment.names():
-        state = deployment.read(name)
-        for process in [*state.leftover, *([state.current.process] if state.current and state.current.process else [])]:
-            processes.end(process, grace=0.5)
 
 
 def test_first_version_serves_on_the_configured_port(house):
@@ -187,17 +133,6 @@ def test_another_address_of_the_same_port_takes_over(house, name):
     assert not any(psutil.pid_exists(pid) for pid in old.pids)
 
 
-@pytest.mark.parametrize("request_", [b"no json\n", b"[1]\n", b"7\n", b'{"do": "publish"}\n', b"\n", b"[" * 60000])
-def test_a_malformed_request_to_the_supervisor_ends_nothing(house, request_):
-    before = house.deploy(1)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(deployment.read("moths").current.process.control)
-        client.sendall(request_)
-        client.shutdown(socket.SHUT_WR)
-        assert b"not a request" in client.recv(65536)
-    assert house.moths.status().pids == before.pids
-
-
 def test_the_same_version_is_not_started_twice(house):
     assert house.deploy(1).pids == house.deploy(1).pids
 
@@ -281,48 +216,6 @@ def test_stop_frees_the_port_and_start_serves_the_same_version(house):
     assert house.version() == "1"
 
 
-def test_a_worker_that_ignores_sigterm_is_ended_too(house):
-    house.behaviour["moths:1"] = "stubborn"
-    pids = house.deploy(1).pids
-    house.moths.stop()
-    assert not any(psutil.pid_exists(pid) for pid in pids)
-
-
-def test_a_killed_worker_is_replaced(house):
-    status = house.deploy(1)
-    os.kill(status.pids[1], signal.SIGKILL)
-
-    def is_replaced() -> bool:
-        now = house.moths.status()
-        return now.running and len(now.pids) == 2 and now.pids[1] != status.pids[1]
-
-    until(is_replaced, 5, "the worker has not been replaced")
-    assert house.version() == "1"
-    assert house.moths.status().pids[0] == status.pids[0]
-
-
-def test_a_crash_loop_is_stopped_and_told_with_the_end_of_the_log(house, tmp_path):
-    house.deploy(1)
-    house.behaviour["moths:2"] = f"mortal:{tmp_path / 'now'}"
-    pids = house.deploy(2).pids
-    (tmp_path / "now").touch()
-    until(lambda: not psutil.pid_exists(pids[0]) or not house.moths.status().pids, 30, "it is respawned still")
-    status = house.moths.status()
-    assert not status.running
-    assert status.endpoint is None
-    assert status.pids == ()
-    assert re.fullmatch(r"its workers ended 5 times within \d s, last with exit code 3", status.reason)
-    assert "out of memory, and out of luck" in status.log
-    assert f"giving up: {status.reason}" in status.log[-1]
-    assert processes.free("127.0.0.1", house.config.port)
-    _, looped, ended = house.moths.history()
-    assert (looped.version, looped.outcome, looped.ending) == ("2", "failed", status.reason)
-    assert ended.action == "ended"
-    assert house.moths.rollback().running
-    assert house.version() == "1"
-    assert [entry.action for entry in house.moths.history()] == ["deployed", "deployed", "ended", "rolled back"]
-
-
 def test_a_version_whose_workers_die_while_it_is_tried_never_stops_the_one_that_serves(house, tmp_path):
     before = house.deploy(1)
     (tmp_path / "now").touch()
@@ -333,101 +226,6 @@ def test_a_version_whose_workers_die_while_it_is_tried_never_stops_the_one_that_
     assert house.version() == "1"
     assert "| out of memory, and out of luck" in house.lines
     assert [entry.outcome for entry in house.moths.history()] == ["serving", "failed"]
-
-
-def test_a_worker_that_a_killed_supervisor_left_behind_is_told_and_ended_by_start(house, monkeypatch):
-    monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
-    house.behaviour["moths:1"] = "wedged"
-    supervisor, worker = house.deploy(1).pids
-    os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not processes.alive(deployment.read("moths").current.process), 15, "it is not gone")
-    status = house.moths.status()
-    assert not status.running
-    assert status.pids == (worker,)
-    assert status.reason == f"its server process {supervisor} was killed"
-    house.moths.require_port(house.config)
-    house.behaviour["moths:1"] = "good"
-    assert house.moths.start().running
-    assert not psutil.pid_exists(worker)
-    assert house.version() == "1"
-    assert [entry.outcome for entry in house.moths.history()] == ["failed", None, "serving"]
-
-
-def test_stop_ends_what_a_killed_supervisor_left_behind(house, monkeypatch):
-    monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
-    house.behaviour["moths:1"] = "wedged"
-    supervisor, worker = house.deploy(1).pids
-    os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not processes.alive(deployment.read("moths").current.process), 15, "it is not gone")
-    status = house.moths.stop()
-    assert not psutil.pid_exists(worker)
-    assert processes.free("127.0.0.1", house.config.port)
-    assert status.pids == ()
-
-
-def test_a_log_is_rotated_below_its_writers_and_every_line_is_whole(house, monkeypatch):
-    monkeypatch.setattr(processes, "LOG_BYTES", 4000)
-    house.behaviour["moths:1"] = "chatty"
-    house.deploy(1, workers=2)
-    folder = Path(deployment.read("moths").current.process.folder)
-
-    said = "a picture of a moth, said to be one " * 10
-
-    def is_rotated() -> bool:
-        with httpx.Client(trust_env=False) as client:  # each request on a connection of its own, for either worker
-            for _ in range(10):
-                client.post(f"{house.url}/predict", content=said.encode())
-        return (folder / "server.log.2").exists()
-
-    until(is_rotated, 30, "the log grows")
-    logs = sorted(folder.glob("server.log*"))
-    assert [log.name for log in logs] == ["server.log", "server.log.1", "server.log.2"]
-    lines = [line for log in logs[1:] for line in log.read_text().splitlines()]
-    assert {re.sub(r"^\d+ ", "", line) for line in lines} == {f"was asked: {said}."}
-    assert len({line.split()[0] for line in lines}) == 2  # workers
-    assert house.version() == "1"
-    assert processes.log_tail(deployment.read("moths").current.process, 5)[-1].endswith("was asked: x.")
-
-
-def test_the_end_of_a_log_reaches_into_the_one_before(house):
-    house.deploy(1)
-    process = deployment.read("moths").current.process
-    (Path(process.folder) / "server.log.1").write_text("first\nsecond\n")
-    (Path(process.folder) / "server.log").write_text("third\n")
-    assert processes.log_tail(process, 2) == ["second", "third"]
-
-
-def test_workers_end_with_a_killed_supervisor_and_start_brings_the_version_back(house):
-    status = house.deploy(1)
-    os.kill(status.pids[0], signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid) for pid in status.pids if psutil.pid_exists(pid)], timeout=5)
-    assert not house.moths.status().running
-    assert house.moths.start().running
-    assert house.version() == "1"
-
-
-def test_after_a_reboot_the_recorded_process_is_not_taken_for_another_with_its_number(house):
-    house.deploy(1)
-    house.moths.stop()
-    state = deployment.read("moths")
-    stranger = deployment.Process(pid=os.getpid(), created=0.0, control="/nowhere", folder="/nowhere")
-    deployment.write(
-        "moths", state.model_copy(update={"current": state.current.model_copy(update={"process": stranger})})
-    )
-    assert not house.moths.status().running
-    assert house.moths.status().pids == ()
-    assert house.moths.start().running
-
-
-def test_a_clock_that_was_set_hides_no_server(house):
-    pids = house.deploy(1).pids
-    state = deployment.read("moths")
-    moved = state.current.process.model_copy(update={"created": state.current.process.created - 3600})
-    deployment.write("moths", state.model_copy(update={"current": state.current.model_copy(update={"process": moved})}))
-    assert house.moths.status().running
-    assert house.moths.status().pids == pids
-    house.moths.stop()
-    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_what_an_interrupted_deployment_left_behind_is_ended_by_the_next(house):
@@ -508,77 +306,6 @@ def test_a_version_that_does_not_answer_its_supervisor_is_not_ended_for_the_next
         psutil.Process(before.pids[0]).resume()
 
 
-def test_an_endpoint_that_asks_for_a_key_is_not_started_without_one(house, monkeypatch):
-    monkeypatch.setenv("IMAGO_API_KEY", "open sesame")
-    monkeypatch.setenv("IMAGO_RATE_LIMIT", "7")
-    pids = house.deploy(1).pids
-    assert house.deploy(1).pids == pids
-    assert b"sesame" not in (deployment.folder() / "moths.json").read_bytes()
-    monkeypatch.delenv("IMAGO_API_KEY")
-    monkeypatch.delenv("IMAGO_RATE_LIMIT")
-    assert house.deploy(1).pids == pids
-    with pytest.raises(DeploymentFailed, match="set IMAGO_API_KEY to it or to a new one"):
-        house.deploy(2)
-    house.moths.stop()
-    with pytest.raises(DeploymentFailed, match="set IMAGO_API_KEY"):
-        house.moths.start()
-    monkeypatch.setenv("IMAGO_API_KEY", "")
-    opened = house.moths.start()
-    environment = psutil.Process(opened.pids[1]).environ()
-    assert (environment["IMAGO_API_KEY"], environment["IMAGO_RATE_LIMIT"]) == ("", "7")
-
-
-def test_another_key_is_a_change_that_is_deployed(house, monkeypatch):
-    pids = house.deploy(1).pids
-    monkeypatch.setenv("IMAGO_API_KEY", "open sesame")
-    keyed = house.deploy(1).pids
-    monkeypatch.setenv("IMAGO_API_KEY", "open barley")
-    assert len({pids, keyed, house.deploy(1).pids}) == 3
-
-
-def test_keys_with_names_are_handed_to_a_version_and_its_probes_get_in(house):
-    key_file.add("phone")
-    house.behaviour["moths:1"] = "keyed"
-    pids = house.deploy(1).pids
-    environment = psutil.Process(pids[1]).environ()
-    assert environment["IMAGO_KEYS"] == str(key_file.path())
-    assert httpx.get(f"{house.url}/info").status_code == 401
-    key_file.add("farm")
-    assert house.deploy(1).pids == pids  # it has noticed by itself
-
-
-def test_a_version_that_would_answer_without_a_key_is_not_put_in_the_place_of_one_that_asks(house):
-    key_file.add("phone")
-    house.behaviour["moths:1"] = "keyed"
-    house.deploy(1)
-    with pytest.raises(DeploymentFailed, match=r"moths:1 still serves: it does not ask for the keys of .*keys\.json"):
-        house.deploy(2)
-    assert httpx.get(f"{house.url}/info").status_code == 401
-
-
-def test_keys_that_are_gone_do_not_open_an_endpoint(house, monkeypatch):
-    key_file.add("phone")
-    house.behaviour["moths:1"] = "keyed"
-    house.deploy(1)
-    house.moths.stop()
-    key_file.path().unlink()
-    with pytest.raises(DeploymentFailed, match=r"keys\.json, which is gone: put it back"):
-        house.moths.start()
-    monkeypatch.setenv("IMAGO_API_KEY", "")
-    assert house.moths.start().running
-
-
-def test_whoever_lets_everybody_in_is_warned(house, monkeypatch):
-    house.deploy(1)
-    assert not [line for line in house.lines if line.startswith("warning")]
-    house.deploy(1, host="0.0.0.0")
-    (line,) = [line for line in house.lines if line.startswith("warning")]
-    assert "listens on 0.0.0.0, beyond this machine" in line
-    monkeypatch.setenv("IMAGO_API_KEY", "open sesame")
-    house.deploy(1, host="0.0.0.0")
-    assert len([line for line in house.lines if line.startswith("warning")]) == 1
-
-
 def test_nothing_deployed_is_a_status_not_an_error(house):
     assert house.moths.status().to_json() == {
         "running": False,
@@ -592,12 +319,6 @@ def test_nothing_deployed_is_a_status_not_an_error(house):
     }
     with pytest.raises(ConfigError, match="Nothing was ever deployed"):
         house.moths.start()
-
-
-def test_a_home_with_a_long_path_still_gets_its_control_socket(house, tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / ("long" * 30)))
-    assert house.deploy(1).running
-    house.moths.stop()
 
 
 @pytest.mark.parametrize("name", ["../moths", "", "a/b", ".hidden"])

@@ -1,0 +1,43 @@
+"""Whether a version answers, and what is known of one that does not."""
+
+import httpx
+
+from imago.serving import processes
+from imago.serving.deployment import Process, State, Version
+from imago.serving.history import last_end, with_end
+from imago.serving.settings import PROBE_HEADER
+
+
+def answers(url: str) -> bool:
+    """Say whether the URL is answered with 200 within two seconds."""
+    try:
+        return httpx.get(url, timeout=2, headers={PROBE_HEADER: "ready"}, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def serves(version: Version) -> bool:
+    """Say whether its supervisor lives, and has the public port."""
+    if version.process is None or not processes.alive(version.process):
+        return False
+    try:
+        return bool(processes.ask(version.process, "status", timeout=5)["published"])
+    except processes.NoAnswerError:
+        return False
+
+
+def why_not(state: State, process: Process | None) -> str | None:
+    """Return why what was deployed does not answer, where that is known."""
+    if process is None:
+        return last_end(state.history)
+    if processes.alive(process):
+        return f"its server process {process.pid} runs, but the endpoint does not answer"
+    return processes.how_ended(process)[0]
+
+
+def told(state: State) -> State:
+    """Return the state with the news that what served is gone, where it is and nobody stopped it."""
+    if state.current is None or state.current.process is None or processes.alive(state.current.process):
+        return state
+    reason, moment = processes.how_ended(state.current.process)
+    return with_end(state, reason, time=moment)
