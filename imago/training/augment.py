@@ -34,14 +34,15 @@ class Augmentation:
 
 
 def augment(picture: RGB, size: int, rng: np.random.Generator, how: Augmentation) -> RGB:
-    """Crop at random, scale to `size` pixels, mirror every other time, turn, and vary the light: (size, size, 3)."""
+    """Crop at random, turn, scale to `size` pixels, mirror every other time, and vary the light: (size, size, 3)."""
     image = Image.fromarray(picture)
-    if how.degrees and not how.rand_augment:
-        filling = tuple(int(value) for value in picture.mean(axis=(0, 1)))
-        angle = rng.uniform(-how.degrees, how.degrees)
-        image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=filling)
+    turns = bool(how.degrees) and not how.rand_augment
+    degrees = rng.uniform(-how.degrees, how.degrees) if turns else 0.0
     box = random_crop(picture.shape[1], picture.shape[0], rng, how)
-    image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if turns:
+        image = _turned(image, size, box, degrees)
+    else:
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if how.rand_augment:
@@ -98,6 +99,25 @@ def random_crop(
     wide, high = min(width, np.sqrt(area * ratio)), min(height, np.sqrt(area / ratio))
     left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
     return float(left), float(top), float(left + wide), float(top + high)
+
+
+def _turned(image: Image.Image, size: int, box: tuple[float, float, float, float], degrees: float) -> Image.Image:
+    """Return what is in the box, turned about its centre, as (size, size) pixels; the picture's mean is around it.
+
+    All in one pass, which takes half the time of turning the picture first; of what is to become much smaller, blocks
+    of pixels are averaged before it.
+    """
+    mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    left, top, right, bottom = box
+    if (fold := int(min(right - left, bottom - top) / size)) > 1:
+        image = image.reduce(fold)
+        left, top, right, bottom = (edge / fold for edge in box)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    across = ((right - left) / size) * np.array([cosine, sine])  # in the picture, for a step to the right
+    down = ((bottom - top) / size) * np.array([-sine, cosine])  # and for one downwards
+    corner = np.array([left + right, top + bottom]) / 2 - (across + down) * size / 2
+    rows = (across[0], down[0], corner[0], across[1], down[1], corner[1])
+    return image.transform((size, size), Image.Transform.AFFINE, rows, Image.Resampling.BILINEAR, fillcolor=mean)
 
 
 def vary_light(picture: RGB, rng: np.random.Generator, strength: float) -> RGB:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from imago.errors import ConfigError
-from imago.training.augment import Augmentation, augment, check_rand_augment, random_crop, vary_light
+from imago.training.augment import Augmentation, _turned, augment, check_rand_augment, random_crop, vary_light
 
 GRADIENT = np.stack([np.tile(np.linspace(0, 255, 48), (40, 1))] * 3, axis=-1).astype(np.uint8)
 
@@ -27,6 +28,27 @@ def test_views_are_mirrored_every_other_time() -> None:
     upright = [np.array_equal(view, GRADIENT[:, :40]) for view in views]
     assert all(a != b for a, b in zip(mirrored, upright, strict=True))
     assert 10 <= sum(mirrored) <= 30
+
+
+@pytest.mark.parametrize("side", [48, 200])
+def test_a_turned_view_shows_what_the_upright_one_does_and_the_mean_around_it(side: int) -> None:
+    picture = np.zeros((side, side, 3), dtype=np.uint8)
+    picture[: side // 2, : side // 2] = 240  # a quarter, whose corner is the centre
+    how = Augmentation(smallest_crop=1.0, stretch=1.0, colour=0.0, degrees=30)
+    views = [augment(picture, 48, np.random.default_rng(seed), how) for seed in range(20)]
+    views += [view[:, ::-1] for view in views]  # half of them were mirrored
+    turned = [view for view in views if view[16, 16, 0] > 200]
+    assert len(turned) == 20
+    for view in turned:
+        assert view[24:, 30:].max() <= 62  # what is black, and the mean, which is a quarter of 240
+        assert abs(float(view.mean()) - 60) < 12
+    assert len({view.tobytes() for view in turned}) == 20
+
+
+def test_an_unturned_view_of_a_box_is_the_box() -> None:
+    image = Image.fromarray(GRADIENT)
+    view = np.asarray(_turned(image, 20, (10.0, 5.0, 30.0, 25.0), 0.0))
+    assert np.array_equal(view, GRADIENT[5:25, 10:30])
 
 
 @given(
