@@ -69,6 +69,7 @@ class Epochs(Callback):
         self._meter = meter
         self._spent = meter.read()
         self._started = 0.0
+        self._size = 0  # of the epoch's pictures, in pixels
 
     def on_train_start(self, trainer: Trainer, *_: object) -> None:
         begun = of_all([trainer.current_epoch])
@@ -78,8 +79,12 @@ class Epochs(Callback):
                 "to the others."
             )
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
-        hand_back()  # what the epoch before has freed fits pictures of another size badly
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierModule)
+        size = pl_module.recipe.sizes[trainer.current_epoch]
+        if size != self._size:  # what the epoch before has freed fits these pictures badly
+            hand_back()
+        self._size = size
         seed = self._seed * 100_003 + trainer.current_epoch
         seed_everything(seed % 2**32, verbose=False)  # an epoch is the same whatever ran before it
         self._started = time.monotonic()
