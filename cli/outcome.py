@@ -18,7 +18,8 @@ from imago.evaluation.page import with_verdict
 from imago.serving import shelf
 from imago.serving.card import kept
 from imago.serving.package import ModelPackage, ModelSpec
-from imago.serving.rollout import PROBE_HEADER, Deployment
+from imago.serving.rollout import Deployment
+from imago.serving.settings import PROBE_HEADER
 
 logger = logging.getLogger("imago.outcome")
 
