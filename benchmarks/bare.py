@@ -83,7 +83,7 @@ def _loop(task: Task, dataset: ImageDataset, epochs: int, layouts: Path) -> Trai
     history = []
     with kept_memory():
         for epoch in range(epochs):
-            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
             module.train()
             for batch in loader:
                 make_step(module, optimiser, batch, training)

@@ -145,7 +145,10 @@ def _undecided(inputs: int, num_classes: int) -> nn.Linear:
 
 
 def _minimise(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor, penalty: float) -> None:
-    """Fit by L-BFGS, on one thread: over so small matrices several wait for each other more than they work."""
+    """Fit by L-BFGS, on one thread: over so small matrices several wait for each other more than they work.
+
+    The gradient is written out, for torch's own engine begins threads on a GPU, after which no process may be forked.
+    """
     optimiser = torch.optim.LBFGS(
         head.parameters(),
         max_iter=_STEPS,
@@ -154,11 +157,15 @@ def _minimise(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor, pen
         line_search_fn="strong_wolfe",
     )
 
+    truth = functional.one_hot(labels, head.out_features)
+
+    @torch.no_grad()
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = functional.cross_entropy(head(features), labels) + penalty * head.weight.square().sum() / 2
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        logs = head(features).log_softmax(1)
+        wrong = (logs.exp() - truth) / len(labels)
+        head.weight.grad = wrong.T @ features + penalty * head.weight
+        head.bias.grad = wrong.sum(0)
+        return functional.nll_loss(logs, labels) + penalty * head.weight.square().sum() / 2
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

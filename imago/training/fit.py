@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import distributed
@@ -19,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from imago.config import TrainingConfig
 from imago.errors import printed_error
 from imago.training.datamodule import PictureDataModule
-from imago.training.devices import options_of
+from imago.training.devices import forkable, options_of
 from imago.training.module import ClassifierModule
 
 
@@ -38,7 +37,6 @@ def fit(
     training: TrainingConfig,
     workdir: Path,
     *,
-    logger: Logger | None = None,
     checkpoint: Path | None = None,
 ) -> None:
     """Train, from a `checkpoint` if there is one. What one of several processes raises comes out as here."""
@@ -49,7 +47,7 @@ def fit(
         num_nodes=training.nodes,
         strategy="auto" if training.processes == 1 else Nodes(**options_of(training)),
         use_distributed_sampler=False,
-        logger=logger or False,
+        logger=False,
         callbacks=[callback],
         default_root_dir=workdir,
         enable_checkpointing=False,
@@ -59,7 +57,7 @@ def fit(
         log_every_n_steps=1_000_000,
         precision=module.recipe.precision,
     )
-    with _interruptible():
+    with _interruptible(), forkable(training):
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:

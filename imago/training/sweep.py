@@ -20,10 +20,10 @@ from imago.history import EpochResult
 from imago.progress import Reporter
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import create_classifier, try_out
-from imago.training.epochs import is_lack_of_memory
 from imago.training.fit import quiet
 from imago.training.meter import cpu_seconds
 from imago.training.recipe import check_epochs
+from imago.training.shortage import is_lack_of_memory
 from imago.training.space import apply, check_space, draw
 from imago.training.trainer import train
 
@@ -99,7 +99,8 @@ def sweep(
         begun = cpu_seconds()
         drawn = study.ask()
         values = {key: draw(drawn, key, rule) for key, rule in config.sweep.space.items()}
-        trial = _run(len(trials), values, config, dataset, reporter, cache, drawn if config.sweep.prune else None)
+        prunable = drawn if config.sweep.prune and config.training.processes == 1 else None
+        trial = _run(len(trials), values, config, dataset, reporter, cache, prunable)
         drawn.set_user_attr("trial", trial.model_dump())
         _tell(study, drawn.number, trial)
         spent += cpu_seconds() - begun
@@ -207,7 +208,10 @@ def _run(
     cache: Path | None,
     drawn: optuna.Trial | None,
 ) -> Trial:
-    """Train with the values; what was `drawn` is told of every epoch, and may call it off."""
+    """Train with the values; what was `drawn` is told of every epoch, and may call it off.
+
+    Several processes tell of their epochs only once all are done, when there is nothing left to save.
+    """
     accuracies: dict[int, float] = {}
 
     def on_epoch(result: EpochResult) -> None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pytorch_lightning.loggers import Logger
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from imago import progress
 from imago.allocator import kept_memory
@@ -76,7 +75,6 @@ def train(
     image_size: int,
     seed: int,
     workdir: Path,
-    logger: Logger | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     reporter: Reporter | None = None,
     cache: Path | None = None,
@@ -100,7 +98,7 @@ def train(
     with kept_memory(), quiet(), reporter as reporting:
         cut, meter = interrupted(checkpoint, reporting), Meter(training)
         meter.before = cut.spent if cut else {}
-        surroundings = Surroundings(image_size, seed, workdir, logger, _once(on_epoch), reporting, cache, meter)
+        surroundings = Surroundings(image_size, seed, workdir, _once(on_epoch), reporting, cache, meter)
         while True:
             if cut:
                 asked, training = training, cut.with_kept_batch(training)
@@ -115,7 +113,7 @@ def train(
             try:
                 with seeded(seed):
                     return _train(dataset, model, training, surroundings, cut)
-            except (MemoryError, RuntimeError, ValueError, ProcessRaisedException) as error:
+            except (MemoryError, RuntimeError, ValueError, ProcessException) as error:
                 refuse_one_picture(error)
                 fixed = has_fixed_size(model.architecture)
                 tried = recipe_for(
@@ -135,7 +133,6 @@ class Surroundings:
     image_size: int
     seed: int
     workdir: Path
-    logger: Logger | None
     on_epoch: Callable[[EpochResult], None] | None
     reporting: Reporter
     cache: Path | None
@@ -183,6 +180,7 @@ def _train(
         seed=given.seed,
         num_workers=num_workers(training),
         balanced=training.balance == "sampling",
+        first_epoch=cut.epochs if cut else 0,
     )
     check_shares(training, {"train": len(data.train_labels), "val": len(data.val_labels)})
     best = Best(reporting, given.on_epoch if training.processes == 1 else None)
@@ -212,7 +210,7 @@ def _train(
         over = cut is not None and cut.is_over(training)
         if not over:
             begun = checkpoint if cut else None
-            fit(module, data, callback, training, given.workdir, logger=given.logger, checkpoint=begun)
+            fit(module, data, callback, training, given.workdir, checkpoint=begun)
         apart = training.processes > 1 and checkpoint.exists()  # the best is known to the processes that trained
         if over or apart:
             best.on_epoch = given.on_epoch
