@@ -116,7 +116,7 @@ class Epochs(Callback):
         self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
-        if _has_stopped(self._best.history, self._training):
+        if has_stopped(self._best.history, self._training):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
@@ -137,7 +137,7 @@ class Epochs(Callback):
         self._best.restore(history, EpochResult(**state_dict["best"]), state_dict["state"])
 
 
-def _has_stopped(history: list[EpochResult], training: TrainingConfig) -> bool:
+def has_stopped(history: list[EpochResult], training: TrainingConfig) -> bool:
     """Tell whether the last epochs have brought nothing better, as many as `training.patience` bears.
 
     The head alone, which is epoch 0, is not counted: the first epochs may do worse, on smaller pictures.
@@ -169,7 +169,7 @@ class Interrupted:
 
     def is_over(self, training: TrainingConfig) -> bool:
         """Tell whether the training had done its last epoch, or had stopped before it."""
-        return _has_stopped(self.history, training) or self.epochs >= training.epochs
+        return has_stopped(self.history, training) or self.epochs >= training.epochs
 
     def with_kept_batch(self, training: TrainingConfig) -> TrainingConfig:
         """Return the training with as few pictures at a time as this one had come down to."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
-from imago.dependencies import digest_of
+from imago.dependencies import digest_of, sources_of
 from imago.files import newest_first, replacing
 from imago.progress import Reporter
 from imago.training.datamodule import PictureDataModule
@@ -89,7 +89,7 @@ def cached_features(path: Path, compute: Callable[[], tuple[Features, Features]]
 def _key(network: nn.Module, data: PictureDataModule) -> str:
     """Return a digest of what decides the features: the backbone, its pictures, and the code that shows them to it."""
     shown = (data.contents, data.preprocessing, data.how is None)
-    by = (torch.__version__, timm.__version__, digest_of(__name__))
+    by = (torch.__version__, timm.__version__, digest_of(sources_of(__name__)))
     digest = hashlib.sha256(repr((shown, by)).encode())
     head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
     for name, value in network.state_dict().items():

@@ -1,10 +1,8 @@
 """Runs Lightning over a module and its pictures, on the devices that were asked for."""
 
 import contextlib
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,9 @@ from imago.errors import printed_error
 from imago.training.datamodule import PictureDataModule
 from imago.training.devices import forkable, options_of
 from imago.training.module import ClassifierModule
+
+LOUD = ("pytorch_lightning", "lightning_fabric", "lightning", "timm")
+"""Loggers whose remarks are of no use here."""
 
 
 class Nodes(DDPStrategy):
@@ -91,19 +92,3 @@ def seeded(seed: int) -> Iterator[None]:
     with isolate_rng(include_cuda=False):
         seed_everything(seed % 2**32, verbose=False)
         yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's and timm's own remarks to errors for a while."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning", "timm")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -18,9 +18,10 @@ from imago.data.dataset import ImageDataset
 from imago.errors import DataRefused, ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
+from imago.quiet import quiet
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import create_classifier, try_out
-from imago.training.fit import quiet
+from imago.training.fit import LOUD
 from imago.training.meter import cpu_seconds
 from imago.training.recipe import check_epochs
 from imago.training.shortage import is_lack_of_memory
@@ -79,8 +80,8 @@ def sweep(
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
     What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
-    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for a lack of memory
-    or disk. The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space
+    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for a full
+    disk. The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space
     that cannot be searched, or what every trial would stumble over alike, DataRefused where there is nothing to train
     with, and ImagoError where every trial failed; the store then forgets them, so that they are tried again.
     """
@@ -193,7 +194,7 @@ def _check_shared(config: Config) -> None:
         check_epochs(training, model.weights)
     if training.rand_augment is not None and "training.rand_augment" not in space:
         check_rand_augment(training.rand_augment)
-    with quiet():
+    with quiet(*LOUD):
         network = create_classifier(model.architecture, model.weights, 2, size)
     if training.train_size is not None and "training.train_size" not in space:
         try_out(network, model.architecture, training.train_size, "training.train_size")

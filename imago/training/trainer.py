@@ -21,6 +21,7 @@ from imago.errors import ConfigError, DataRefused
 from imago.footprint import Spent
 from imago.history import EpochResult
 from imago.progress import Lines, Reporter
+from imago.quiet import quiet
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import (
     create_classifier,
@@ -34,7 +35,7 @@ from imago.training.datamodule import PictureDataModule
 from imago.training.devices import check_devices, check_shares
 from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, state_of
 from imago.training.features import Features, features_of
-from imago.training.fit import fit, quiet, seeded
+from imago.training.fit import LOUD, fit, seeded
 from imago.training.head import head_of
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
@@ -42,8 +43,6 @@ from imago.training.module import ClassifierModule, without_checkpoints
 from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
 from imago.training.shortage import for_less_memory, refuse_one_picture
 from imago.training.warmup import warm_up, zero_head
-
-__all__ = ["EpochResult", "TrainedModel", "train"]
 
 _HOPELESS = 5  # times the loss of naming every class alike
 
@@ -95,7 +94,7 @@ def train(
     if training.rand_augment is not None:
         check_rand_augment(training.rand_augment)
     reporter = reporter or (progress.reporter() if training.processes == 1 else Lines(sys.stderr))
-    with kept_memory(), quiet(), reporter as reporting:
+    with kept_memory(), quiet(*LOUD), reporter as reporting:
         cut, meter = interrupted(checkpoint, reporting), Meter(training)
         meter.before = cut.spent if cut else {}
         surroundings = Surroundings(image_size, seed, workdir, _once(on_epoch), reporting, cache, meter)
