@@ -325,7 +325,7 @@ def test_every_other_method_is_refused_and_the_right_ones_are_told(url: str, pat
         "/nothing", "/predict/", "//predict", "/PREDICT", "/ui/", "/ui/nothing.js", "/ui/index.html",
         "/../../../../etc/passwd", "/ui/../../../../../etc/passwd", "/ui/%2e%2e/%2e%2e/etc/passwd",
         "/ui/..%2f..%2fapp.py", "/ui/%00", "/ui/page.js%00.css", "/ui/..\\..\\app.py", "/reports/../secret.txt",
-        "/reports/%2e%2e%2fsecret.txt", "/reports/..%5csecret.txt", "/reports//etc/passwd", "/reports/%252e%252e/secret",
+        "/reports/%2e%2e%2fsecret.txt", "/reports/..%5csecret.txt", "/reports//etc/passwd", "/reports/%252e%252e/etc",
         "/reports/MODEL_CARD.md/", "/reports/.", "/reports/..", "/.git/config", "/%ff%fe", "/" + "x" * 20_000,
     ],
 )  # fmt: skip
