@@ -115,15 +115,15 @@ def _forget_dead(folder: Path) -> None:
             mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
 
 
-def share_between_workers(folder: Path) -> Path | None:
-    """Let the workers of this process's parent count in one place, apart from any other version's, and return it.
+def share_between_workers(folder: Path) -> bool:
+    """Let the workers of this process's parent count in one place, apart from any other version's.
 
     BentoML's own folder is one for all servers of a user, and each that starts empties it. Call this before
-    prometheus_client is first imported. Where the folder cannot be made, or the disk is full, each worker counts for
-    itself.
+    prometheus_client is first imported. False where the folder cannot be made, or the disk is full: this worker then
+    counts for itself.
     """
     if "prometheus_client" in sys.modules and not os.environ.get(_VARIABLE):
-        return None
+        return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
@@ -134,9 +134,9 @@ def share_between_workers(folder: Path) -> Path | None:
         _reserve(ours)
     except OSError:
         os.environ.pop(_VARIABLE, None)
-        return None
+        return False
     os.environ[_VARIABLE] = str(ours)
-    return ours
+    return True
 
 
 def _reserve(folder: Path) -> None:

@@ -90,17 +90,17 @@ class Endpoint:
         settings = ServingSettings.from_environment(os.environ)
         log = logs.configure(settings.log_format)
         home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
-        folder = share_between_workers(home / "imago-metrics")
+        counts = home / "imago-metrics"
+        shared = share_between_workers(counts)
         from imago.serving.app import Application
         from imago.serving.runtime import Runtime
 
-        if folder is not None:
-            settings = replace(settings, rates=folder / "rates")
+        settings = replace(settings, rates=counts / str(os.getppid()) / "rates")
         package, version = pinned_package()
         runtime = Runtime(package)
         for sample in package.golden[:1]:
             runtime.predict([(package.path / "golden" / sample.file).read_bytes()])
-        metrics = Metrics(shared=folder is not None)
+        metrics = Metrics(shared=shared)
         self.application = door.application = Application(runtime, settings, metrics, version=version, log=log)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

@@ -61,6 +61,8 @@ def count(url: str, name: str) -> float:
 
 
 def main() -> dict[str, Any]:
+    (DISK / "metrics").mkdir()
+    (Path(BENTOS) / "imago-metrics").symlink_to(DISK / "metrics")
     config = DeployConfig(port=free_port())
     moths = Deployment("moths", package=lambda _: ModelPackage(PACKAGE))
     url = str(moths.deploy(TAG, config).endpoint)
@@ -78,7 +80,9 @@ def main() -> dict[str, Any]:
         supervisor, worker = moths.status().pids
         os.kill(worker, signal.SIGKILL)
         until(lambda: moths.status().running and moths.status().pids[1:] not in ((), (worker,)), 60, "a new worker")
-        facts["after a worker was killed"] = [ask(url, 20), degraded(url), moths.status().pids[0] == supervisor]
+        answers = ask(url, 20)
+        until(lambda: "predictions" in degraded(url), 20, "the new worker notices")
+        facts["after a worker was killed"] = [answers, degraded(url), moths.status().pids[0] == supervisor]
 
         filler.unlink()
         ask(url, 3)
@@ -86,7 +90,7 @@ def main() -> dict[str, Any]:
         log = Path(deployment.read("moths").current.process.folder) / "server.log"
         mark = f"mark-{time.monotonic_ns()}"
         client.get(f"{url}/info", headers={"X-Request-ID": mark})
-        facts["log goes on"] = mark in log.read_text()
+        until(lambda: mark in log.read_text(), 10, "the log goes on")
         return facts
     finally:
         moths.stop()

@@ -168,7 +168,12 @@ def test_on_a_full_disk_predictions_go_on_and_it_is_told(bento: Bento, tmp_path:
     small += ['mount -t tmpfs -o size=12m none "$0" && exec "$@"', str(disk)]
     if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets no user mount a small disk in a namespace of its own")
-    command = [sys.executable, "-m", "tests.integration.full_disk", str(disk), str(bento.home), str(bento.package.path)]
+    home = tmp_path / "bentoml"
+    home.mkdir()
+    for part in bento.home.iterdir():  # all but the counts, which are to be on the small disk
+        if part.name != "imago-metrics":
+            (home / part.name).symlink_to(part)
+    command = [sys.executable, "-m", "tests.integration.full_disk", str(disk), str(home), str(bento.package.path)]
     done = subprocess.run(
         [*small, *command, bento.tag], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
@@ -181,6 +186,5 @@ def test_on_a_full_disk_predictions_go_on_and_it_is_told(bento: Bento, tmp_path:
     assert facts["feedback"] == [503, "not_kept"]
     answers, degraded, same_supervisor = facts["after a worker was killed"]
     assert answers == [200] * 20
-    assert set(degraded) >= {"predictions"}
+    assert degraded == ["predictions", "log", "metrics"]
     assert same_supervisor
-    assert facts["log goes on"]
