@@ -1,5 +1,6 @@
 """What a person may configure: frozen models, one a section, that refuse what they do not know."""
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,6 +182,7 @@ class DeployConfig(Section):
     host: str = "127.0.0.1"  # the address listened on; 0.0.0.0: every one of the machine's
     port: int = Field(default=3000, ge=1, le=65535)  # stays from version to version
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser, such as https://moths.example
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For names the client: addresses, networks as 10.0.0.0/24
     workers: int = Field(default=1, ge=1)  # processes, with one compute thread each
     timeout_seconds: float = Field(default=120, gt=0)  # for a version to start and answer its golden samples
     top_k: int = Field(default=5, ge=1)  # labels in an answer
@@ -197,6 +199,18 @@ class DeployConfig(Section):
                     f"'{origin}' is no origin: write scheme, host and port alone, as https://moths.example"
                 )
         return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"'{proxy}' is neither an address, as 10.0.0.5, nor a network, as 10.0.0.0/24"
+                ) from error
+        return proxies
 
 
 class InferenceConfig(Section):

@@ -11,6 +11,7 @@ from imago.serving.app import Application
 from imago.serving.metrics import Metrics
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
+from imago.serving.worker import configured
 from tests.waiting import until
 
 
@@ -28,7 +29,7 @@ def application(runtime: Runtime, settings: ServingSettings, *, version: str = "
 def listening(runtime: Runtime, settings: ServingSettings, *, version: str = "7") -> Iterator[str]:
     """Serve a model on a free port; gives the address."""
     with application(runtime, settings, version=version) as opened:
-        server = uvicorn.Server(uvicorn.Config(opened, port=0, log_config=None, lifespan="off"))
+        server = uvicorn.Server(configured(opened, port=0, lifespan="off"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,8 @@ PRUNE_SECONDS = 3600.0
 class PredictionWriter:
     """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
-    Rows older than `keep` are forgotten, so that the store does not grow without end.
+    Rows older than `keep` are forgotten, so that the store does not grow without end. `on_lost` is told how many rows
+    were given up, each time that some were.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class PredictionWriter:
         interval: float = 0.2,
         max_pending: int = MAX_PENDING,
         keep: timedelta | None = None,
+        on_lost: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.store = store
         self.keep = keep
@@ -39,12 +41,13 @@ class PredictionWriter:
         self.interval = interval
         self.max_pending = max_pending
         self.lost = 0
+        self._on_lost = on_lost
+        self.failing = False
         self._pending: deque[Mapping[str, Any]] = deque()
         self._guard = threading.Lock()
         self._writing = threading.Lock()
         self._wake = threading.Event()
         self._stopped = threading.Event()
-        self._failing = False
         self._held: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
         self._thread.start()
@@ -53,10 +56,13 @@ class PredictionWriter:
         """Take a row; never blocks, never fails. The oldest waiting row is lost where too many wait."""
         with self._guard:
             self._pending.append(row)
-            if len(self._pending) > self.max_pending:
-                self._pending.popleft()
-                self.lost += 1
+            self._bound()
         self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are in memory only."""
+        return len(self._pending)
 
     def flush(self) -> bool:
         """Write what is waiting; False where the store could not take it."""
@@ -105,18 +111,25 @@ class PredictionWriter:
             if self._held is None:
                 self._held = self.store.hold()
         except ImagoError as error:
-            if not self._failing:
+            if not self.failing:
                 logger.warning("%s Predictions are answered, and kept in memory meanwhile.", error)
-            self._failing = True
+            self.failing = True
             return False
-        if self._failing:
+        if self.failing:
             logger.warning("The prediction store %s can be written again.", self.store.path)
-        self._failing = False
+        self.failing = False
         return True
 
     def _put_back(self, rows: list[Mapping[str, Any]]) -> None:
         with self._guard:
             self._pending.extendleft(reversed(rows))
-            while len(self._pending) > self.max_pending:
-                self._pending.popleft()
-                self.lost += 1
+            self._bound()
+
+    def _bound(self) -> None:
+        """Give up the oldest rows of too many."""
+        over = max(len(self._pending) - self.max_pending, 0)
+        for _ in range(over):
+            self._pending.popleft()
+        if over:
+            self.lost += over
+            self._on_lost(over)

@@ -1,8 +1,6 @@
-"""Who may ask, how often, and how many at once: work is refused before it is begun rather than piled up."""
+"""How many requests are under way at once: work is refused before it is begun rather than piled up."""
 
 import asyncio
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,8 +11,6 @@ from imago.serving.refusal import Refusal
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-MAX_CLIENTS = 10_000
 
 
 class Queue:
@@ -51,32 +47,6 @@ class Queue:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-class RateLimit:
-    """A bucket of tokens for each client, so many a second, twice as many at once; none where the rate is 0."""
-
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self.rate = rate
-        self.burst = max(1.0, 2 * rate)
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def check(self, client: str) -> None:
-        """Take a token of a client's. Raises Refusal where none is left."""
-        if not self.rate:
-            return
-        now = self._clock()
-        tokens, then = self._buckets.pop(client, (self.burst, now))
-        tokens = min(self.burst, tokens + (now - then) * self.rate)
-        allowed = tokens >= 1
-        self._buckets[client] = (tokens - 1 if allowed else tokens, now)
-        if len(self._buckets) > MAX_CLIENTS:
-            self._buckets.popitem(last=False)
-        if not allowed:
-            wait = max(1, math.ceil((1 - tokens) / self.rate))
-            message = f"Too many requests: {self.rate:g} a second are answered. Ask again in {wait} s."
-            raise Refusal(429, "too_many_requests", message, retry_after=wait)
 
 
 def _overloaded() -> Refusal:

@@ -74,7 +74,7 @@ class Info(_Answer):
     architecture: str
     fingerprint: str
     created: str  # ISO 8601, UTC
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]  # None: it is no number
     classes: tuple[str, ...]
     image_size: int  # pixels
     reject_threshold: float

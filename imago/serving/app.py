@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving import reports
 from imago.serving.admission import Queue
+from imago.serving.degraded import degraded
 from imago.serving.entrance import Entrance
+from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
 from imago.serving.openapi import describe
 from imago.serving.refusal import (
@@ -44,7 +47,7 @@ logger = logging.getLogger("imago.endpoint")
 
 PAGE = Path(__file__).resolve().parent / "page"
 PAGE_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
-OPEN_PATHS = frozenset({"/", "/ui", *(f"/ui/{name}" for name in PAGE_FILES), "/docs.json"})
+OPEN_PATHS = frozenset({"/", "/ui", *(f"/ui/{name}" for name in PAGE_FILES), "/docs.json", "/livez", "/readyz"})
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -56,9 +59,11 @@ CONTENT_SECURITY_POLICY = (
 
 
 class Application:
-    """An ASGI application that answers for one model."""
+    """An ASGI application that answers for one model. `log` is what writes this process's log."""
 
-    def __init__(self, runtime: Runtime, settings: ServingSettings, metrics: Metrics, *, version: str) -> None:
+    def __init__(
+        self, runtime: Runtime, settings: ServingSettings, metrics: Metrics, *, version: str, log: Log | None = None
+    ) -> None:
         self.runtime = runtime
         self.settings = settings
         self.metrics = metrics
@@ -67,14 +72,16 @@ class Application:
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
         self.queue_length = metrics.queue("predict")
-        self.writer = _writer(settings)
+        self.writer = _writer(settings, metrics)
+        self.log = log
+        if log is not None:
+            log.on_lost = metrics.lines_lost.inc
         metrics.tell_model(
             name=runtime.spec.name,
             version=self.version,
             architecture=runtime.spec.architecture,
             fingerprint=runtime.package.fingerprint,
         )
-        self.lost = 0
         routes = Starlette(
             routes=[
                 Route("/", self.home),
@@ -89,6 +96,8 @@ class Application:
                 Route("/info", self.info),
                 Route("/metrics", self.show_metrics),
                 Route("/docs.json", self.docs),
+                Route("/livez", self.livez),
+                Route("/readyz", self.readyz),
             ],
             exception_handlers={
                 Refusal: answer_refusal,
@@ -155,7 +164,7 @@ class Application:
                 "architecture": spec.architecture,
                 "fingerprint": self.runtime.package.fingerprint,
                 "created": spec.created,
-                "metrics": spec.metrics,
+                "metrics": {name: value if isfinite(value) else None for name, value in spec.metrics.items()},
                 "classes": spec.classes,
                 "image_size": spec.preprocessing.image_size,
                 "reject_threshold": spec.reject_threshold,
@@ -173,14 +182,19 @@ class Application:
         )
 
     async def docs(self, _: Request) -> Response:
-        return JSONResponse(describe(f"Imago: {self.model['name']}", self.version))
+        title, guarded = f"Imago: {self.model['name']}", self.entrance.keys.asked_for
+        return JSONResponse(describe(title, self.version, classes=self.runtime.classes, guarded=guarded))
 
     async def show_metrics(self, _: Request) -> Response:
-        if self.writer is not None and self.writer.lost > self.lost:
-            self.metrics.lost.inc(self.writer.lost - self.lost)
-            self.lost = self.writer.lost
         content, kind = await anyio.to_thread.run_sync(self.metrics.render)
         return Response(content, headers={"content-type": kind})
+
+    async def livez(self, _: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, _: Request) -> Response:
+        parts = degraded(self.writer, self.log, self.entrance.rate, self.metrics)
+        return JSONResponse({"status": "ready", "degraded": parts})
 
     async def home(self, _: Request) -> Response:
         return RedirectResponse("ui")
@@ -287,10 +301,12 @@ class Application:
 
     @staticmethod
     def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:
-        writer.flush()
+        whole = writer.flush()
         deadline = time.monotonic() + 2 * writer.interval  # another worker may hold the row for one interval
         try:
             while not writer.store.feedback(prediction_id, label):
+                if not whole:  # its prediction may be one of those that could not be written
+                    raise ImagoError(f"Predictions wait to be written to {writer.store.path}.")
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(writer.interval / 4)
@@ -300,10 +316,11 @@ class Application:
         return True
 
 
-def _writer(settings: ServingSettings) -> PredictionWriter | None:
+def _writer(settings: ServingSettings, metrics: Metrics) -> PredictionWriter | None:
     if settings.predictions is None:
         return None
-    return PredictionWriter(PredictionStore(settings.predictions), keep=timedelta(days=settings.keep_days))
+    store = PredictionStore(settings.predictions)
+    return PredictionWriter(store, keep=timedelta(days=settings.keep_days), on_lost=metrics.lost.inc)
 
 
 def is_kept(request: Request) -> bool:

@@ -2,18 +2,20 @@
 
 import logging
 import time
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from imago.serving import request_id
-from imago.serving.admission import RateLimit
 from imago.serving.envelope import Envelope
 from imago.serving.keys import Keys
 from imago.serving.metrics import Metrics
+from imago.serving.rate_limit import RateLimit
 from imago.serving.refusal import Refusal, failure
 from imago.serving.settings import ServingSettings
 
@@ -33,9 +35,9 @@ class Entrance:
         self.metrics = metrics
         self.open_paths = open_paths
         self.keys = Keys(settings.keys, fixed=settings.api_key, probe=settings.probe_key)
-        self.rate = RateLimit(settings.rate_limit, time.monotonic)
+        self.rate = RateLimit(settings.rate_limit, time.monotonic, settings.rates)
         self._admission = _with_cors(self._admitted, settings.cors_origins)
-        self._envelope = Envelope(self._counted)
+        self._envelope = Envelope(_behind(settings.trusted_proxies, self._counted))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -105,6 +107,14 @@ def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
         allow_headers=("Authorization", "Content-Type", "X-API-Key", request_id.HEADER),
         expose_headers=("Retry-After", request_id.HEADER),
     )
+
+
+def _behind(proxies: tuple[str, ...], app: ASGIApp) -> ASGIApp:
+    """Take the client from `X-Forwarded-For` where a listed proxy asks: the last address in it that is no such proxy's.
+
+    A client can write into that header whatever it likes, but not behind what the proxy writes.
+    """
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(proxies))) if proxies else app
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

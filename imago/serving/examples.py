@@ -42,6 +42,18 @@ INFO = {
     },
 }
 
+ALIVE = {"status": "alive"}
+
+READY = {
+    "status": "ready",
+    "degraded": [
+        {
+            "part": "predictions",
+            "message": "Predictions are answered, and cannot be kept: 12 wait in memory, 0 are lost.",
+        }
+    ],
+}
+
 METRICS = (
     "# HELP imago_requests_total Requests by route and status.\n"
     "# TYPE imago_requests_total counter\n"

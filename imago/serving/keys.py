@@ -62,14 +62,19 @@ class Keys:
         if file is not None:
             self._look(file)
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether nobody is answered without a key."""
+        self._refresh()
+        return self._closed
+
     def name_of(self, headers: Headers) -> str | None:
         """Return whose key a request brings, None where nobody is asked for one.
 
         It comes as `Authorization: Bearer KEY` or `X-API-Key: KEY`, and is compared with every digest in the same time,
         whichever is right. Raises Refusal.
         """
-        self._refresh()
-        if not self._closed:
+        if not self.asked_for:
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")

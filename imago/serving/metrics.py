@@ -14,16 +14,20 @@ if TYPE_CHECKING:
 Stage = Literal["read", "wait", "decode", "forward", "answer"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+_FILES = ("counter", "histogram", "gauge_livesum", "gauge_max")  # as prometheus_client names them
+_FILE_BYTES = 1 << 18  # some 1,500 classes and versions
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
     """The endpoint's counters and histograms."""
 
-    def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
+    def __init__(self, registry: "CollectorRegistry | None" = None, *, shared: bool = True) -> None:
+        """`shared` says whether the other workers' counts are to be had, where there are others."""
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         self.registry = registry or REGISTRY
+        self.shared = shared
         self.requests = Counter(
             "imago_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
         )
@@ -46,6 +50,7 @@ class Metrics:
         self.lost = Counter(
             "imago_predictions_lost", "Predictions that could not be kept for monitoring.", registry=self.registry
         )
+        self.lines_lost = Counter("imago_log_lines_lost", "Lines that the log could not take.", registry=self.registry)
         stages = Histogram(
             "imago_stage_seconds",
             "Seconds of an answer's stages: read its body, wait for its turn, decode, forward, answer.",
@@ -110,14 +115,15 @@ def _forget_dead(folder: Path) -> None:
             mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
 
 
-def share_between_workers(folder: Path) -> None:
+def share_between_workers(folder: Path) -> bool:
     """Let the workers of this process's parent count in one place, apart from any other version's.
 
     BentoML's own folder is one for all servers of a user, and each that starts empties it. Call this before
-    prometheus_client is first imported. Where the folder cannot be made, each worker counts for itself.
+    prometheus_client is first imported. False where the folder cannot be made, or the disk is full: this worker then
+    counts for itself.
     """
     if "prometheus_client" in sys.modules and not os.environ.get(_VARIABLE):
-        return
+        return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
@@ -125,7 +131,25 @@ def share_between_workers(folder: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
         ours = folder / str(os.getppid())
         ours.mkdir(exist_ok=True)
+        _reserve(ours)
     except OSError:
         os.environ.pop(_VARIABLE, None)
-        return
+        return False
     os.environ[_VARIABLE] = str(ours)
+    return True
+
+
+def _reserve(folder: Path) -> None:
+    """Take the room that this process's counts will need; raises OSError where there is none.
+
+    prometheus_client maps files with holes, and a full disk kills whoever touches a hole.
+    """
+    for kind in _FILES:
+        file = folder / f"{kind}_{os.getpid()}.db"
+        try:
+            with file.open("ab") as sink:
+                if not sink.tell():
+                    sink.write(bytes(_FILE_BYTES))
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise

@@ -1,6 +1,6 @@
 """The endpoint's OpenAPI description, as `/docs.json` gives it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imago.serving import examples
@@ -12,10 +12,11 @@ Codes = Mapping[int, tuple[str, ...]]
 """The codes with which a route refuses, by status."""
 
 _STRING: Schema = {"type": "string"}
-_NUMBER: Schema = {"type": "number"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _BYTES: Schema = {"type": "string", "format": "binary"}
+_PICTURE: Schema = {**_BYTES, "minLength": 1}
+_PREDICTION_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 
 _STATUSES = {
     400: "Malformed: not a form, a field missing, an empty picture.",
@@ -59,15 +60,15 @@ _REPORTS: Codes = {404: ("no_reports",)}
 _REPORT: Codes = {404: ("no_report", "no_reports", "not_found")}
 
 
-def describe(title: str, version: str) -> Schema:
-    """Return the OpenAPI 3 document of a model's endpoint."""
+def describe(title: str, version: str, *, classes: Sequence[str] = (), guarded: bool = False) -> Schema:
+    """Return the OpenAPI 3 document of a model's endpoint: of one that tells these classes, and asks for a key."""
     return {
         "openapi": "3.0.3",
         "info": {"title": title, "version": version},
-        "security": [{}, {"bearer": []}, {"key": []}],
-        "paths": _paths(),
+        "security": [*([] if guarded else [{}]), {"bearer": []}, {"key": []}],
+        "paths": _paths(classes),
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas(classes),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -76,10 +77,10 @@ def describe(title: str, version: str) -> Schema:
     }
 
 
-def _paths() -> Schema:
+def _paths(classes: Sequence[str]) -> Schema:
     prediction = _json("Prediction", examples.PREDICTION)
     batch = _json("Batch", examples.BATCH)
-    feedback = _json("Feedback", examples.FEEDBACK)
+    feedback = _json("Feedback", examples.FEEDBACK | {"label": classes[0]} if classes else examples.FEEDBACK)
     png = {"image/png": {"schema": _BYTES, "example": examples.PNG}}
     page = _text("html", "<!doctype html>…")
     described = {"application/json": {"schema": {"type": "object"}, "example": {"openapi": "3.0.3", "paths": {}}}}
@@ -108,9 +109,13 @@ def _paths() -> Schema:
             "get": _operation("The model, its classes and the limits.", _json("Info", examples.INFO), _GUARDED)
         },
         "/metrics": {"get": _operation("Counts for Prometheus.", _text("plain", examples.METRICS), _GUARDED)},
-        "/livez": {"get": _probe("Whether the process lives.")},
-        "/readyz": {"get": _probe("Whether predictions are answered.", otherwise="Service is not ready")},
-        "/ui": {"get": _operation("A page to try the model on.", page)},
+        "/livez": {"get": _open("Whether the process lives.", _json("Alive", examples.ALIVE))},
+        "/readyz": {
+            "get": _open(
+                "Whether predictions are answered, and what does not work meanwhile.", _json("Ready", examples.READY)
+            )
+        },
+        "/ui": {"get": _open("A page to try the model on.", page)},
         "/reports": {
             "get": _operation("The reports of the model, where they are shown.", page, _GUARDED, _REPORTS)
         },
@@ -120,11 +125,11 @@ def _paths() -> Schema:
                 "parameters": [_part_of_path("report", tuple(REPORTS))],
             }
         },
-        "/docs.json": {"get": _operation("This description.", described)},
+        "/docs.json": {"get": _open("This description.", described)},
     }  # fmt: skip
 
 
-def _schemas() -> Schema:
+def _schemas(classes: Sequence[str]) -> Schema:
     limits = {
         "upload_bytes": _COUNT,
         "pixels": _COUNT,
@@ -136,7 +141,7 @@ def _schemas() -> Schema:
         "Model": _object({"name": _STRING, "version": _STRING}),
         "Prediction": _object(
             {
-                "prediction_id": _STRING,
+                "prediction_id": _PREDICTION_ID,
                 "model": _ref("Model"),
                 "predictions": _list(_object({"label": _STRING, "probability": _PROBABILITY})),
                 "rejected": {"type": "boolean", "description": "Whether the model is too unsure to be believed."},
@@ -144,14 +149,19 @@ def _schemas() -> Schema:
             }
         ),
         "Batch": _object({"model": _ref("Model"), "results": _list({"oneOf": [_ref("Prediction"), _ref("Error")]})}),
-        "Feedback": _object({"prediction_id": _STRING, "label": _STRING}),
+        "Feedback": _object(
+            {
+                "prediction_id": _PREDICTION_ID,
+                "label": {"type": "string", "enum": list(classes)} if classes else _STRING,
+            }
+        ),
         "Info": _object(
             {
                 "model": _ref("Model"),
                 "architecture": _STRING,
                 "fingerprint": _STRING,
                 "created": _STRING,
-                "metrics": {"type": "object", "additionalProperties": _NUMBER},
+                "metrics": {"type": "object", "additionalProperties": {"type": "number", "nullable": True}},
                 "classes": _list(_STRING),
                 "image_size": _COUNT,
                 "reject_threshold": _PROBABILITY,
@@ -159,6 +169,13 @@ def _schemas() -> Schema:
                 "feedback": {"type": "boolean", "description": "Whether it is taken."},
                 "heat_map": {"type": "string", "enum": ["class_activation", "occlusion"]},
                 "limits": _object(limits),
+            }
+        ),
+        "Alive": _object({"status": {"type": "string", "enum": ["alive"]}}),
+        "Ready": _object(
+            {
+                "status": {"type": "string", "enum": ["ready"]},
+                "degraded": _list(_object({"part": _STRING, "message": _STRING})),
             }
         ),
         "Error": _object({"error": _object({"code": _STRING, "message": _STRING, "request_id": _STRING})}),
@@ -190,7 +207,7 @@ def _part_of_path(name: str, values: tuple[str, ...]) -> Schema:
 
 
 def _upload(field: str, *, several: bool = False) -> Schema:
-    form = _object({field: _list(_BYTES) if several else _BYTES})
+    form = _object({field: {**_list(_PICTURE), "minItems": 1} if several else _PICTURE})
     return {"multipart/form-data": {"schema": form}}
 
 
@@ -200,12 +217,9 @@ def _operation(summary: str, answers: Schema, *refuses: Codes, takes: Schema | N
     return {"summary": summary, **body, "responses": answered | _refusals(*refuses, _ANY)}
 
 
-def _probe(summary: str, *, otherwise: str | None = None) -> Schema:
-    """Return what BentoML answers itself, in its own words."""
-    responses = {"200": _response("Yes.", _text("plain", "\n"))}
-    if otherwise:
-        responses["503"] = _response("Not yet, or not any more.", _text("plain", otherwise))
-    return {"summary": summary, "responses": responses}
+def _open(summary: str, answers: Schema) -> Schema:
+    """Return an operation for which nobody is asked for a key."""
+    return {**_operation(summary, answers), "security": []}
 
 
 def _refusals(*refuses: Codes) -> Schema:

@@ -347,5 +347,6 @@ def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
         "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
+        "IMAGO_TRUSTED_PROXIES": " ".join(config.trusted_proxies),
         "IMAGO_SHELF": str(shelf.of(**deployment.model_of(tag))) if config.reports else "",
     }

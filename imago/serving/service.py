@@ -13,16 +13,21 @@ Set up by the environment of whoever starts it:
 - `IMAGO_CORS_ORIGINS`: whose pages may ask from a browser, such as `https://moths.example`, with spaces between;
   absent: nobody's
 - `IMAGO_LOG_FORMAT`: `text`, or `json` for one JSON object a line and a line a request; absent: text
-- `IMAGO_RATE_LIMIT`: requests a second and key, or address where no key is asked for, in each worker; absent: no limit
+- `IMAGO_RATE_LIMIT`: requests a second and key, or address where no key is asked for, of all workers together; absent:
+  no limit
+- `IMAGO_TRUSTED_PROXIES`: the addresses and networks of the proxies whose `X-Forwarded-For` names the client, with
+  spaces between; absent: nobody's
 - `IMAGO_WORKERS`: worker processes under `bentoml serve`; absent: 1
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bentoml
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imago.errors import ImagoError
 from imago.serving.envelope import Envelope
@@ -33,6 +38,7 @@ from imago.serving.settings import ServingSettings, workers_from_environment
 if TYPE_CHECKING:
     from imago.serving.app import Application
 
+os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # else uvicorn, under `bentoml serve`, believes all of this machine
 SLOWEST_SECONDS = 300.0  # our own bounds are tighter, and answer better
 
 
@@ -45,12 +51,25 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.application is not None:
             await self.application(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/livez":
+            await JSONResponse({"status": "alive"})(scope, receive, send)
         else:
             refusal = Refusal(503, "not_ready", "The model is not loaded.", retry_after=2)
             await refusal.response()(scope, receive, send)
 
 
 door = Door()
+
+
+class Probes:
+    """An ASGI middleware that leads to the door what BentoML would answer itself, in its own words."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        probed = scope["type"] == "http" and scope["path"] in ("/livez", "/readyz")
+        await (door if probed else self.app)(scope, receive, send)
 
 
 @bentoml.service(
@@ -69,20 +88,20 @@ class Endpoint:
         from imago.serving.metrics import Metrics, share_between_workers
 
         settings = ServingSettings.from_environment(os.environ)
-        logs.configure(settings.log_format)
+        log = logs.configure(settings.log_format)
         home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
-        share_between_workers(home / "imago-metrics")
+        counts = home / "imago-metrics"
+        shared = share_between_workers(counts)
         from imago.serving.app import Application
         from imago.serving.runtime import Runtime
 
+        settings = replace(settings, rates=counts / str(os.getppid()) / "rates")
         package, version = pinned_package()
         runtime = Runtime(package)
         for sample in package.golden[:1]:
             runtime.predict([(package.path / "golden" / sample.file).read_bytes()])
-        self.application = door.application = Application(runtime, settings, Metrics(), version=version)
-
-    def __is_ready__(self) -> bool:
-        return door.application is not None
+        metrics = Metrics(shared=shared)
+        self.application = door.application = Application(runtime, settings, metrics, version=version, log=log)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
@@ -90,7 +109,8 @@ class Endpoint:
         self.application.close()
 
 
-Endpoint.add_asgi_middleware(Envelope)  # type: ignore[attr-defined]  # for what BentoML answers itself, such as /readyz
+Endpoint.add_asgi_middleware(Envelope)  # type: ignore[attr-defined]  # for what BentoML answers itself
+Endpoint.add_asgi_middleware(Probes)  # type: ignore[attr-defined]
 
 
 def pinned_package() -> tuple[ModelPackage, str]:

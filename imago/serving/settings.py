@@ -1,5 +1,6 @@
 """How one endpoint is set up: read once from the environment, by the names that `service` lists."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ class ServingSettings:
     shelf: Path | None = None  # the folder of the model's reports; None: they are not shown
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser
     log_format: LogFormat = "text"
-    rate_limit: float = 0.0  # requests a second and key, or address, in one worker; 0: no limit
+    rate_limit: float = 0.0  # requests a second and key, or address; 0: no limit
+    rates: Path | None = None  # the file in which the workers of one server count for it; None: each counts for itself
+    trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
     max_waiting: int = 64  # requests under way in one worker
     upload_seconds: float = 30.0
     queue_seconds: float = 15.0
@@ -65,6 +68,7 @@ class ServingSettings:
             cors_origins=tuple(environment.get("IMAGO_CORS_ORIGINS", "").split()),
             log_format=_log_format(environment),
             rate_limit=_number(environment, "IMAGO_RATE_LIMIT", cls.rate_limit),
+            trusted_proxies=_networks(environment, "IMAGO_TRUSTED_PROXIES"),
         )
 
 
@@ -87,6 +91,18 @@ def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ConfigError(f"The environment variable {name} is '{text}'; it must be a whole number from 1 on.")
     return int(text)
+
+
+def _networks(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    given = tuple(environment.get(name, "").split())
+    for network in given:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(
+                f"The environment variable {name} has '{network}' in it, which is neither an address nor a network."
+            ) from error
+    return given
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

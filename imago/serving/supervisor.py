@@ -305,8 +305,9 @@ def say(line: str) -> None:
         line = json.dumps(record)
     else:
         line = f"[supervisor] {line}"
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk costs the line, and no worker
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import functools
 import itertools
+import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,9 +16,12 @@ from typing import Any
 
 import uvicorn
 from starlette.routing import Mount
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 QUIET_SECONDS = 0.5
 DRAIN_SECONDS = 25.0
+HEAD_SECONDS = 10.0  # from a connection's beginning, or the answer before, to the end of a request's head
+HEAD_BYTES = 65_536
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -58,6 +62,65 @@ class Shortcut:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         straight = scope["type"] == "http" and scope["path"] not in self.theirs
         await (self.mounted if straight else self.app)(scope, receive, send)
+
+
+class Patient(HttpToolsProtocol):
+    """uvicorn's protocol, whose patience has an end: it alone would read and keep a head, or trailers, for ever.
+
+    Who is refused before all was sent may go on sending for a while, because who is cut off does not hear why.
+    """
+
+    stalled = 0  # bytes in a row that ended no head, and were no body
+    moved = False
+    head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self.moved = False
+        super().data_received(data)
+        self.stalled = 0 if self.moved else self.stalled + len(data)
+        if self.stalled > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's head or trailers have more than {HEAD_BYTES:,} bytes.")
+
+    def on_headers_complete(self) -> None:
+        self.moved = True
+        self._head_came()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.moved = True
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        piped = bool(self.pipeline)
+        super().on_response_complete()
+        if not piped and not self.transport.is_closing():
+            self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:
+        error = {"code": "malformed", "message": msg, "request_id": ""}
+        body = json.dumps({"error": error}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self.head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _head_came(self) -> None:
+        if self.head is not None:
+            self.head.cancel()
+            self.head = None
 
 
 class Server(uvicorn.Server):
@@ -126,16 +189,24 @@ def main() -> None:
     parser.add_argument("--control", type=int, required=True)
     arguments = parser.parse_args()
     app = Draining(Shortcut(load_application(arguments.tag)))
-    config = uvicorn.Config(
+    control = socket.socket(fileno=arguments.control)
+    Server(configured(app), app, control).run(sockets=[socket.socket(fileno=arguments.fd)])
+
+
+def configured(app: Any, **options: Any) -> uvicorn.Config:
+    """Return how uvicorn is set up."""
+    return uvicorn.Config(
         app,
+        http=Patient,
+        ws="none",
         backlog=1024,
         log_config=None,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
+        proxy_headers=False,  # it would believe whoever asks from this machine; the service knows its own proxies
         server_header=False,
+        **options,
     )
-    control = socket.socket(fileno=arguments.control)
-    Server(config, app, control).run(sockets=[socket.socket(fileno=arguments.fd)])
 
 
 def load_application(tag: str) -> Any:

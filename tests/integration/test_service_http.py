@@ -20,7 +20,6 @@ import yaml
 from PIL import Image
 
 from imago.config import DeployConfig
-from imago.home import ROOT
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving import deployment, key_file, processes
 from imago.serving.bento import code_digest
@@ -28,6 +27,7 @@ from imago.serving.client import Client
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
 from imago.serving.runtime import Prediction, Runtime
+from tests.bentos import build
 from tests.packages import CLASSES, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD
 from tests.waiting import until
@@ -36,13 +36,6 @@ from tests.workspace import free_port
 pytestmark = pytest.mark.slow
 
 TAG = f"moths:3-{code_digest()[:8]}"
-BUILD = """
-import sys
-from pathlib import Path
-from imago.serving.bento import build_bento
-from imago.serving.package import ModelPackage
-print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3]))
-"""
 
 
 @dataclass
@@ -52,13 +45,6 @@ class Served:
     store: PredictionStore
     pid: int
     log: Path
-
-
-def build(home: Path, package: ModelPackage, name: str, version: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", BUILD, str(package.path), name, version],
-        cwd=ROOT, env={**os.environ, "BENTOML_HOME": str(home)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 @contextmanager

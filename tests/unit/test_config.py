@@ -79,6 +79,12 @@ def test_what_is_no_origin_is_named(origin: str) -> None:
         load_config("training", [f"deploy.cors_origins=['https://moths.example:8443', '{origin}']"])
 
 
+@pytest.mark.parametrize("proxy", ["*", "proxy.example", "10.0.0.5/24", "10.0.0.5:80", ""])
+def test_a_proxy_that_is_no_address_is_named(proxy: str) -> None:
+    with pytest.raises(ConfigError, match="is neither an address, as"):
+        load_config("training", [f"deploy.trusted_proxies=['10.0.0.0/24', '{proxy}']"])
+
+
 def test_every_shipped_configuration_is_sound() -> None:
     root = find_config("training").parent
     for file in [*root.glob("*.yaml"), *root.glob("experiments/*.yaml")]:

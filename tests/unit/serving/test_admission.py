@@ -5,16 +5,8 @@ import threading
 
 import pytest
 
-from imago.serving.admission import MAX_CLIENTS, Queue, RateLimit
+from imago.serving.admission import Queue
 from imago.serving.refusal import Refusal
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_places_are_given_back_also_after_a_failure() -> None:
@@ -79,29 +71,3 @@ def test_work_of_a_client_that_left_holds_its_turn_until_it_is_done() -> None:
 
     assert asyncio.run(scene()) == "now"
     queue.close()
-
-
-def test_a_client_gets_its_rate_and_a_burst() -> None:
-    clock = Clock()
-    limit = RateLimit(2.0, clock)
-    for _ in range(4):
-        limit.check("here")
-    with pytest.raises(Refusal) as refused:
-        limit.check("here")
-    assert (refused.value.status, refused.value.retry_after) == (429, 1)
-    limit.check("there")
-    clock.now += 0.5
-    limit.check("here")
-
-
-def test_no_rate_is_no_limit() -> None:
-    limit = RateLimit(0.0, Clock())
-    for _ in range(1000):
-        limit.check("here")
-
-
-def test_clients_without_number_take_bounded_memory() -> None:
-    limit = RateLimit(1.0, Clock())
-    for number in range(MAX_CLIENTS + 100):
-        limit.check(str(number))
-    assert len(limit._buckets) == MAX_CLIENTS

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving import key_file
+from imago.serving.answers import Info
 from imago.serving.app import Application
+from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
 from imago.serving.settings import PROBE_HEADER, ServingSettings
+from tests.endpoints import application
 from tests.packages import colour_of, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD, photograph
 
@@ -52,8 +56,8 @@ def open_endpoint(runtime: Runtime, store: PredictionStore) -> Iterator[Open]:
         return TestClient(opened[-1], raise_server_exceptions=True)
 
     yield open_one
-    for application in opened:
-        application.close()
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture
@@ -383,6 +387,58 @@ def test_info_tells_the_model_and_the_limits(endpoint: TestClient, package: Mode
     assert info["fingerprint"] == package.fingerprint
     assert info["limits"]["upload_bytes"] == 10_000_000
     assert info["top_k"] == 3
+
+
+def test_a_metric_that_is_no_number_is_null(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    spec = json.loads((package.path / "spec.json").read_text())
+    spec["metrics"] = {"val_accuracy": 0.5, "val_loss": "NaN", "val_top5": "Infinity"}
+    (package.path / "spec.json").write_text(json.dumps(spec))
+    with application(Runtime(ModelPackage(package.path)), ServingSettings()) as app:
+        response = TestClient(app).get("/info")
+    assert response.status_code == 200
+    assert response.json()["metrics"] == {"val_accuracy": 0.5, "val_loss": None, "val_top5": None}
+    assert Info.model_validate_json(response.content).metrics["val_loss"] is None
+
+
+def test_ready_is_who_predicts_and_what_does_not_work_meanwhile_is_said(
+    open_endpoint: Open, runtime: Runtime, tmp_path: Path
+) -> None:
+    assert open_endpoint(api_key="open sesame").get("/readyz").json() == {"status": "ready", "degraded": []}
+    (tmp_path / "folder").mkdir()
+    settings = ServingSettings(predictions=tmp_path / "folder", rate_limit=1000.0, rates=tmp_path / "folder")
+    log = Log(Path("/dev/full").open("w", buffering=1))  # noqa: SIM115
+    metrics = Metrics(CollectorRegistry(), shared=False)
+    app = Application(runtime, settings, metrics, version="7", log=log)
+    endpoint, writer = TestClient(app), app.writer
+    assert writer is not None
+    writer.max_pending = 2
+    for _ in range(3):
+        assert predict(endpoint, picture_bytes("red")).status_code == 200
+    assert not writer.flush()
+    for _ in range(2):
+        log.handle(logging.makeLogRecord({"msg": "a line"}))
+    answer = endpoint.get("/readyz")
+    said = {part["part"]: part["message"] for part in answer.json()["degraded"]}
+    assert answer.status_code == 200
+    assert list(said) == ["predictions", "log", "rate_limit", "metrics"]
+    assert "2 wait in memory, 1 are lost" in said["predictions"]
+    assert "2 lines are lost" in said["log"]
+    text = endpoint.get("/metrics").text
+    assert "imago_predictions_lost_total 1.0" in text
+    assert "imago_log_lines_lost_total 2.0" in text
+    app.close()
+
+
+def test_feedback_of_a_prediction_that_waits_for_the_disk_is_asked_for_again(
+    open_endpoint: Open, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    endpoint = open_endpoint(predictions=tmp_path / "folder")
+    asked = predict(endpoint, picture_bytes("red")).json()["prediction_id"]
+    response = endpoint.post("/feedback", json={"prediction_id": asked, "label": "red"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "not_kept")
+    assert response.headers["retry-after"] == "10"
 
 
 def test_metrics_count_by_route_and_by_nothing_a_client_chooses(endpoint: TestClient) -> None:

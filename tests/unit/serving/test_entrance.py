@@ -115,6 +115,36 @@ def test_pages_of_another_origin_may_not_ask_unless_they_are_listed() -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
+def answers_of(entrance: TestClient, *asked: tuple[str, str | None]) -> list[int]:
+    """Ask once from each address, with what it writes into X-Forwarded-For."""
+    return [
+        TestClient(entrance.app, client=(address, 1))
+        .get("/echo", headers={"X-Forwarded-For": said} if said else {})
+        .status_code
+        for address, said in asked
+    ]
+
+
+def test_nobody_chooses_an_address_by_a_header() -> None:
+    asked = [("127.0.0.1", "10.1.1.1"), ("127.0.0.1", "10.1.1.2"), ("127.0.0.1", None), ("10.9.9.9", "127.0.0.1")]
+    assert answers_of(open_entrance(rate_limit=0.001), *asked) == [200, 429, 429, 200]
+
+
+def test_behind_a_listed_proxy_the_client_is_the_last_address_that_is_no_proxys() -> None:
+    entrance = open_entrance(rate_limit=0.001, trusted_proxies=("10.0.0.0/24", "fd00::1"))
+    asked: list[tuple[str, str | None]] = [
+        ("10.0.0.5", "192.0.2.1"),
+        ("10.0.0.5", "192.0.2.2"),
+        ("10.0.0.6", "192.0.2.1"),  # the same client by another proxy
+        ("10.0.0.5", "198.51.100.7, 192.0.2.2"),  # what a client writes stands before what the proxy writes
+        ("10.0.0.5", "192.0.2.2, 10.0.0.9"),  # through two proxies
+        ("fd00::1", "192.0.2.3"),
+        ("203.0.113.1", "192.0.2.4"),  # no proxy of ours: it is counted itself
+        ("203.0.113.1", "192.0.2.5"),
+    ]
+    assert answers_of(entrance, *asked) == [200, 200, 429, 429, 429, 200, 200, 429]
+
+
 def test_lines_of_text_name_their_request(log: Any) -> None:
     lines = log("text")
     open_entrance().get("/echo", headers={"X-Request-ID": "mine"})

@@ -22,6 +22,7 @@ def test_every_variable_is_read() -> None:
             "IMAGO_PROBE_KEY": "probe",
             "IMAGO_RATE_LIMIT": "2.5",
             "IMAGO_CORS_ORIGINS": "https://a.example http://b:8000",
+            "IMAGO_TRUSTED_PROXIES": "10.0.0.5 fd00::/8",
             "IMAGO_LOG_FORMAT": "json",
         }
     )
@@ -29,6 +30,7 @@ def test_every_variable_is_read() -> None:
         version="12", predictions=Path("/somewhere/predictions.sqlite"), keep_days=30, top_k=3, max_upload_bytes=2000,
         max_pixels=1000, api_key="secret", keys=Path("/somewhere/keys.json"), probe_key="probe", rate_limit=2.5,
         log_format="json", cors_origins=("https://a.example", "http://b:8000"),
+        trusted_proxies=("10.0.0.5", "fd00::/8"),
     )  # fmt: skip
 
 
@@ -52,6 +54,12 @@ def test_a_rate_that_is_none_is_named(value: str) -> None:
 def test_a_log_format_that_is_none_is_named() -> None:
     with pytest.raises(ConfigError, match="IMAGO_LOG_FORMAT is 'xml'; it must be 'text' or 'json'"):
         ServingSettings.from_environment({"IMAGO_LOG_FORMAT": "xml"})
+
+
+@pytest.mark.parametrize("value", ["proxy", "*", "10.0.0.5/24", "10.0.0.5,10.0.0.6"])
+def test_a_proxy_that_is_no_address_is_named(value: str) -> None:
+    with pytest.raises(ConfigError, match="IMAGO_TRUSTED_PROXIES has '"):
+        ServingSettings.from_environment({"IMAGO_TRUSTED_PROXIES": f"10.0.0.1 {value}"})
 
 
 def test_workers_are_one_where_nothing_is_said() -> None:

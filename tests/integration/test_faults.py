@@ -1,0 +1,190 @@
+"""What becomes of the real endpoint where a worker is killed under load, or the disk is full."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from imago.config import DeployConfig
+from imago.home import ROOT
+from imago.serving import deployment, key_file, processes
+from imago.serving.package import ModelPackage
+from imago.serving.rollout import Deployment
+from tests.bentos import build
+from tests.packages import make_package, picture_bytes
+from tests.waiting import until
+from tests.workspace import free_port
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 12
+LUNA = {"image": picture_bytes("red")}
+
+
+@dataclass
+class Bento:
+    home: Path
+    package: ModelPackage
+    tag: str
+
+
+@pytest.fixture(scope="module")
+def bento(tmp_path_factory: pytest.TempPathFactory) -> Bento:
+    folder = tmp_path_factory.mktemp("bento")
+    package = make_package(folder / "package")
+    built = build(folder / "bentoml", package, "moths", "1")
+    assert built.returncode == 0, built.stderr
+    return Bento(folder / "bentoml", package, built.stdout.strip())
+
+
+@dataclass
+class Load:
+    """Clients that ask without a pause, each on a connection that it keeps."""
+
+    url: str
+    statuses: Counter[int] = field(default_factory=Counter)
+    errors: list[Exception] = field(default_factory=list)
+    last: float = 0.0  # when the last answer came
+
+    @contextmanager
+    def running(self) -> Iterator["Load"]:
+        over = threading.Event()
+        threads = [threading.Thread(target=self._ask, args=(over,)) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+    def answered(self, count: int) -> None:
+        """Wait until so many more are answered."""
+        goal = self.statuses.total() + count
+        until(lambda: self.statuses.total() >= goal, 60, lambda: f"{self.statuses}, {self.errors}")
+
+    def _ask(self, over: threading.Event) -> None:
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            while not over.is_set():
+                try:
+                    self.statuses[client.post(f"{self.url}/predict", files=LUNA).status_code] += 1
+                    self.last = time.monotonic()
+                except httpx.HTTPError as error:
+                    self.errors.append(error)
+
+
+def hands_of(worker: int, port: int) -> int:
+    """Return how many connections of clients a worker holds."""
+    found = psutil.Process(worker).net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port for one in found)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_costs_the_requests_in_its_hands_and_no_other(
+    bento: Bento, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    moths = Deployment("moths", package=lambda _: bento.package)
+    config = DeployConfig(port=free_port(), workers=workers)
+    try:
+        status = moths.deploy(bento.tag, config)
+        until(lambda: len(moths.status().pids) == 1 + workers, 30, "all workers")
+        load = Load(str(status.endpoint))
+        with load.running():
+            load.answered(100)
+            victim = max(moths.status().pids[1:], key=lambda worker: hands_of(worker, config.port))
+            os.kill(victim, signal.SIGSTOP)  # so that nothing new comes into its hands
+            in_hands = hands_of(victim, config.port)
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            load.answered(1)
+            pause = load.last - killed
+            if workers == 1:  # all wait for the new one's start, which is as long as its CPU time on an idle machine
+                started = sum(psutil.Process(moths.status().pids[1]).cpu_times()[:2])
+                pause = min(pause, started)
+            load.answered(100)
+        assert set(load.statuses) == {200}
+        assert in_hands >= 1
+        assert len(load.errors) <= in_hands
+        assert all(isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) for error in load.errors)
+        assert pause < 3.0
+        assert victim not in moths.status().pids
+    finally:
+        moths.stop()
+
+
+def test_a_rate_limit_holds_over_all_workers(bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    monkeypatch.setenv("IMAGO_RATE_LIMIT", "0.01")  # one request in 100 s
+    package = tmp_path / "package"
+    shutil.copytree(bento.package.path, package)
+    golden = package / "golden" / "golden.json"
+    golden.write_text(json.dumps(json.loads(golden.read_text())[:1]))  # a probe has no more requests than others
+    headers = {"X-API-Key": key_file.add("phone")[1]}
+    moths = Deployment("moths", package=lambda _: ModelPackage(package))
+    try:
+        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), workers=2))
+        until(lambda: processes.ask(served("moths"), "status")["ready"] == 2, 60, "both workers")
+        one, other = processes.ask(served("moths"), "status")["workers"]
+        answers = []
+        for asked, silent in ((one, other), (other, one)):
+            os.kill(silent, signal.SIGSTOP)
+            answers.append(httpx.get(f"{status.endpoint}/info", headers=headers, timeout=30).status_code)
+            os.kill(silent, signal.SIGCONT)
+            assert psutil.pid_exists(asked)
+        assert answers == [200, 429]
+    finally:
+        moths.stop()
+
+
+def served(name: str) -> deployment.Process:
+    """Return the process of what serves."""
+    current = deployment.read(name).current
+    assert current is not None
+    assert current.process is not None
+    return current.process
+
+
+def test_on_a_full_disk_predictions_go_on_and_it_is_told(bento: Bento, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    small = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    small += ['mount -t tmpfs -o size=12m none "$0" && exec "$@"', str(disk)]
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets no user mount a small disk in a namespace of its own")
+    home = tmp_path / "bentoml"
+    home.mkdir()
+    for part in bento.home.iterdir():  # all but the counts, which are to be on the small disk
+        if part.name != "imago-metrics":
+            (home / part.name).symlink_to(part)
+    command = [sys.executable, "-m", "tests.integration.full_disk", str(disk), str(home), str(bento.package.path)]
+    done = subprocess.run(
+        [*small, *command, bento.tag], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["before"] == [[200] * 5, []]
+    assert facts["full"] == [200] * 60
+    assert facts["degraded"] == ["predictions", "log"]
+    assert facts["lines_lost"] >= 40  # the first few found room in the last page
+    assert facts["feedback"] == [503, "not_kept"]
+    answers, degraded, same_supervisor = facts["after a worker was killed"]
+    assert answers == [200] * 20
+    assert degraded == ["predictions", "log", "metrics"]
+    assert same_supervisor
