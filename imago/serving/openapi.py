@@ -107,6 +107,7 @@ def _paths() -> Schema:
         "/info": {
             "get": _operation("The model, its classes and the limits.", _json("Info", examples.INFO), _GUARDED)
         },
+        "/card": {"get": _operation("The model card, in Markdown.", _text("plain", examples.CARD), _GUARDED)},
         "/metrics": {"get": _operation("Counts for Prometheus.", _text("plain", examples.METRICS), _GUARDED)},
         "/livez": {"get": _probe("Whether the process lives.")},
         "/readyz": {"get": _probe("Whether predictions are answered.", otherwise="Service is not ready")},
@@ -125,6 +126,7 @@ def _paths() -> Schema:
 
 
 def _schemas() -> Schema:
+    tested = {"accuracy": _PROBABILITY, "low": _PROBABILITY, "high": _PROBABILITY, "pictures": _COUNT}
     limits = {
         "upload_bytes": _COUNT,
         "pixels": _COUNT,
@@ -152,11 +154,17 @@ def _schemas() -> Schema:
                 "fingerprint": _STRING,
                 "created": _STRING,
                 "metrics": {"type": "object", "additionalProperties": _NUMBER},
+                "tested": {
+                    **_object(tested),
+                    "nullable": True,
+                    "description": "The accuracy on test pictures and its 95% interval, where its Bento says them.",
+                },
                 "classes": _list(_STRING),
                 "image_size": _COUNT,
                 "reject_threshold": _PROBABILITY,
                 "top_k": _COUNT,
                 "feedback": {"type": "boolean", "description": "Whether it is taken."},
+                "reports": {"type": "boolean", "description": "Whether `/reports` shows them."},
                 "heat_map": {"type": "string", "enum": ["class_activation", "occlusion"]},
                 "limits": _object(limits),
             }

@@ -25,6 +25,7 @@ import bentoml
 from starlette.types import Receive, Scope, Send
 
 from imago.errors import ImagoError
+from imago.serving.answers import TESTED, Tested
 from imago.serving.envelope import Envelope
 from imago.serving.package import ModelPackage
 from imago.serving.refusal import Refusal
@@ -76,10 +77,13 @@ class Endpoint:
         from imago.serving.runtime import Runtime
 
         package, version = pinned_package()
+        card, tested = description()
         runtime = Runtime(package)
         for sample in package.golden[:1]:
             runtime.predict([(package.path / "golden" / sample.file).read_bytes()])
-        self.application = door.application = Application(runtime, settings, Metrics(), version=version)
+        self.application = door.application = Application(
+            runtime, settings, Metrics(), version=version, card=card, tested=tested
+        )
 
     def __is_ready__(self) -> bool:
         return door.application is not None
@@ -102,3 +106,10 @@ def pinned_package() -> tuple[ModelPackage, str]:
     if len(tags) != 1:
         raise ImagoError(f"The Bento {bento.tag} pins {len(tags)} models; it must pin exactly one.")
     return ModelPackage(Path(bentoml.models.get(tags[0]).path)), str(tags[0].version)
+
+
+def description() -> tuple[str | None, Tested | None]:
+    """Return the card that this service's Bento is described by, and how it says that the model was tested."""
+    bento = Endpoint.bento  # type: ignore[attr-defined]
+    said = bento.info.labels.get(TESTED)
+    return bento.doc or None, Tested.model_validate_json(said) if said else None

@@ -39,9 +39,12 @@ TAG = f"moths:3-{code_digest()[:8]}"
 BUILD = """
 import sys
 from pathlib import Path
+from imago.serving.answers import Tested
 from imago.serving.bento import build_bento
 from imago.serving.package import ModelPackage
-print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3]))
+tested = Tested(accuracy=0.9, low=0.8, high=0.95, pictures=50)
+card = "# moths\\n\\n## Test\\n"
+print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3], card=card, tested=tested))
 """
 
 
@@ -196,6 +199,13 @@ def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Clie
             connection.sendall(line)
     assert client.predict(picture_bytes("blue")).label == "blue"
     assert "Traceback" not in served.log.read_text()
+
+
+def test_what_the_bento_says_of_its_model_is_told(served: Served, client: Client) -> None:
+    tested = client.info().tested
+    assert tested is not None
+    assert tested.model_dump() == {"accuracy": 0.9, "low": 0.8, "high": 0.95, "pictures": 50}
+    assert httpx.get(f"{served.url}/card").text == "# moths\n\n## Test\n"
 
 
 def test_feedback_finds_its_prediction_whichever_worker_answered(served: Served) -> None:
