@@ -216,7 +216,7 @@ def test_what_it_does_not_know_is_said_and_may_be_taught(serve: Any, browse: Any
     site = serve({"sharpness": 0.05, "reject_threshold": 0.9})
     page = browse(site.url, scheme=scheme, width=width)
     expect(page.locator("#knows")).to_have_text(
-        "It knows 3 classes and nothing else. Where it is less than 90% sure, it says so."
+        "It knows 3 classes and nothing else. Where it is less than 90% sure, it gives no answer."
     )
     page.set_input_files("#file", moth("red"))
     expect(page.locator("#verdict")).to_have_text("It does not know this one")
@@ -363,7 +363,8 @@ def test_a_browser_remembers_what_it_asked_until_told_to_forget(serve: Any, brow
     [
         "for (let size = 5_000_000; size >= 1; size = Math.floor(size / 2)) "
         "try { while (true) localStorage.setItem(Math.random(), 'x'.repeat(size)); } catch {}",
-        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })",
+        "for (const name of ['localStorage', 'sessionStorage']) "
+        "Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } })",
         "localStorage.setItem('imago-recent', '[{\"answer\": 3}')",
         "localStorage.setItem('imago-recent', '[{\"answer\": 3}, null]')",
     ],
@@ -410,7 +411,7 @@ STARTING = '{"error": {"code": "not_ready", "message": "The model is not loaded.
         ({"status": 503, "headers": {"Retry-After": "2"}, "body": STARTING},
          "The endpoint is only just starting. Try again in 2 seconds."),
         ({"status": 429, "headers": {"Retry-After": "1"}, "body": TOO_MANY},
-         "The endpoint has too much to do just now. Try again in a second."),
+         "That was too often for this endpoint. Try again in a second."),
         ({"status": 500, "body": "<html>"}, "The endpoint failed (500), and not by your doing. Try again."),
         ({"status": 502, "body": ""}, "The endpoint failed (502), and not by your doing. Try again."),
         (None, "The endpoint cannot be reached. Look whether you are online, then try again."),
@@ -429,6 +430,7 @@ def test_what_passes_is_said_in_a_line_and_asked_again(
     check_looks(page)
     page.unroute("**/predict")
     page.click("#again")
+    expect(page.locator("#another")).to_be_focused()
     expect(page.locator("#verdict")).to_have_text("green")
     expect(page.locator("#error")).to_be_hidden()
     expect(page.locator("#again")).to_be_hidden()
@@ -460,7 +462,7 @@ def test_a_key_is_asked_for_and_used(serve: Any, browse: Any) -> None:
     expect(page.locator("#key")).to_be_focused()
     check_looks(page)
     page.set_input_files("#file", moth())
-    page.fill("#key", "open barley")
+    page.fill("#key", "sésame, ouvre-toi")  # which no header takes
     page.press("#key", "Enter")
     expect(page.locator("#key-error")).to_have_text("That key is not the right one.")
     page.fill("#key", "open sesame")

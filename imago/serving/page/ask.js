@@ -14,15 +14,28 @@ const ADVICE = {
 const PASSING = [0, 408, 429, 500, 502, 503, 504]; // 0: it was not reached
 
 export const key = {
-  get: () => sessionStorage.getItem(KEY),
-  set: (value) => sessionStorage.setItem(KEY, value),
-  forget: () => sessionStorage.removeItem(KEY),
+  value: "",
+  set(value) {
+    key.value = value.trim().replace(/[^ -~]/g, ""); // no header takes anything else
+    try {
+      sessionStorage.setItem(KEY, key.value);
+    } catch {
+      // a storage that is full or forbidden: the key holds as long as the page is open
+    }
+  },
 };
 
+try {
+  key.value = sessionStorage.getItem(KEY) ?? "";
+} catch {
+  // likewise
+}
+
 export class Refused extends Error {
-  constructor(words, status = 0) {
+  constructor(words, status = 0, code = "") {
     super(words);
     this.status = status;
+    this.code = code;
     this.passing = PASSING.includes(status);
   }
 }
@@ -33,7 +46,7 @@ export function wordsOf(error) {
 
 export async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
-  if (key.get()) headers.set("X-API-Key", key.get());
+  if (key.value) headers.set("X-API-Key", key.value);
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -42,7 +55,7 @@ export async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const error = (await response.json().catch(() => null))?.error;
-  throw new Refused(explained(response, error), response.status);
+  throw new Refused(explained(response, error), response.status, error?.code);
 }
 
 export function send(path, field, pictures) {
@@ -52,11 +65,12 @@ export function send(path, field, pictures) {
 }
 
 function explained({ status, headers }, error) {
-  const wait = Number(headers.get("Retry-After"));
-  if (status === 429 || status === 503) {
-    const why = error?.code === "not_ready" ? "is only just starting" : "has too much to do just now";
-    return `The endpoint ${why}. Try again in ${wait > 1 ? `${wait} seconds` : "a second"}.`;
-  }
+  const seconds = Number(headers.get("Retry-After"));
+  const later = `Try again in ${seconds > 1 ? `${seconds} seconds` : "a second"}.`;
+  if (status === 401) return "The endpoint asks for a key: enter it above.";
+  if (status === 429) return `That was too often for this endpoint. ${later}`;
+  if (error?.code === "not_ready") return `The endpoint is only just starting. ${later}`;
+  if (status === 503) return `The endpoint has too much to do just now. ${later}`;
   if (!error || status === 500) return `The endpoint failed (${status}), and not by your doing. Try again.`;
   return wordsOf(error);
 }

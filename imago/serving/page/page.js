@@ -30,13 +30,13 @@ async function readInfo(again = readInfo) {
     ? `Right on ${percent(tested.accuracy)} of ${tested.pictures} test pictures that it had not seen; on others like them, expect ${percent(tested.low)} to ${percent(tested.high)} (95% interval).`
     : `Right on ${percent(metrics.val_accuracy)} of its validation pictures; what its test pictures said is not known here.`;
   $("knows").textContent = `It knows ${classes.length} classes and nothing else. ${
-    least ? `Where it is less than ${percent(least)} sure, it says so.` : "Of anything else it names the class that is least unlike."
+    least ? `Where it is less than ${percent(least)} sure, it gives no answer.` : "Of anything else it names the class that is least unlike."
   }`;
   $("classes-title").textContent = `Its ${classes.length} classes`;
   $("classes").replaceChildren(...classes.map((label) => element("li", readable(label))));
   $("model").hidden = false;
-  $("reports").hidden = !state.info.reports || Boolean(key.get()); // a link cannot send the key
-  $("open-links").hidden = Boolean(key.get());
+  $("reports").hidden = !state.info.reports || Boolean(key.value); // a link cannot send the key
+  $("open-links").hidden = Boolean(key.value);
   if (!$("error").hidden) show("waiting");
 }
 
@@ -52,17 +52,18 @@ function fail(error, again) {
   $("error").textContent = error instanceof Refused ? error.message : `This page failed (${error.message}). Load it again.`;
   $("said").textContent = "";
   show("error");
-  if (error.status === 401) askForKey(again);
+  if (error.code === "no_key" && key.value) again(); // it was entered meanwhile
+  else if (error.status === 401) askForKey(error.code === "wrong_key", again);
 }
 
-function askForKey(again) {
-  $("key-error").textContent = key.get() ? "That key is not the right one." : "";
-  key.forget();
+function askForKey(wrong, again) {
+  $("key-error").textContent = wrong ? "That key is not the right one." : "";
+  if (wrong) key.set("");
   $("key-form").hidden = false;
   $("key").focus();
   $("key-form").onsubmit = (event) => {
     event.preventDefault();
-    key.set($("key").value.trim());
+    key.set($("key").value);
     $("key").value = $("key-error").textContent = "";
     $("key-form").hidden = true;
     focusOnChoosing();
@@ -237,7 +238,10 @@ document.addEventListener("paste", (event) => {
   askAbout([...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/")));
 });
 
-$("again").addEventListener("click", () => state.again());
+$("again").addEventListener("click", () => {
+  focusOnChoosing(); // the button goes
+  state.again();
+});
 $("heat-on").addEventListener("change", drawHeat);
 $("clear").addEventListener("click", () => {
   recent.clear();
