@@ -265,6 +265,8 @@ def _shapes(document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def _keys(shape: dict[str, Any]) -> str:
+    if shape.get("nullable"):
+        return f"{_keys({**shape, 'nullable': False})} or null"
     if "$ref" in shape:
         return f"`{shape['$ref'].rsplit('/', 1)[1]}`"
     if "oneOf" in shape:
@@ -273,7 +275,7 @@ def _keys(shape: dict[str, Any]) -> str:
         return "{" + ", ".join(f"`{name}`: {_keys(value)}" for name, value in shape["properties"].items()) + "}"
     if shape.get("type") == "array":
         return f"[{_keys(shape['items'])} …]"
-    return f"{shape['type']} or null" if shape.get("nullable") else str(shape["type"])
+    return str(shape["type"])
 
 
 def _body(operation: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from zenml.client import Client
 
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed, as_note
-from imago.evaluation.card import evaluated_card
+from imago.evaluation.card import accuracy_on_tests, evaluated_card
 from imago.serving import bento, deployment, shelf
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
@@ -30,9 +30,9 @@ def deploy(tag: str, config: DeployConfig, *, champion: str | None = None, by: s
     production = require_unreplaced(tag)
     try:
         if production is not None and not bento.is_built(tag):  # by another machine, or its store was emptied
-            package = production.package()
-            card = evaluated_card(package.card, production.report())
-            tag = bento.build_bento(package, name=name, version=number, card=card)
+            package, report = production.package(), production.report()
+            card = evaluated_card(package.card, report)
+            tag = bento.build_bento(package, name=name, version=number, card=card, tested=accuracy_on_tests(report))
         if config.reports and production is not None:
             shelf.fill(name, number, production.reports())
         deployer.deploy_model(ImagoServiceConfig.of(tag, config, by=by, reason=reason))

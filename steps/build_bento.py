@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 from imago.errors import as_note
-from imago.evaluation.card import evaluated_card
+from imago.evaluation.card import accuracy_on_tests, evaluated_card
 from imago.evaluation.gate import GateDecision
 from imago.evaluation.report import EvaluationReport
 from imago.serving import bento
@@ -26,7 +26,8 @@ def build_bento(model: ModelPackage, report: EvaluationReport, decision: GateDec
         return ""
     name, version = model.spec.name, decision.challenger_version
     try:
-        tag = bento.build_bento(model, name=name, version=version, card=evaluated_card(model.card, report))
+        card = evaluated_card(model.card, report)
+        tag = bento.build_bento(model, name=name, version=version, card=card, tested=accuracy_on_tests(report))
     except BaseException as error:
         with as_note(error, f"version {version} may still stand for production, for its champion did not again"):
             give_back(name, version, decision.champion_version)

@@ -11,9 +11,12 @@ from imago.serving.package import ModelPackage
 BUILD = """
 import sys
 from pathlib import Path
+from imago.serving.answers import Tested
 from imago.serving.bento import build_bento
 from imago.serving.package import ModelPackage
-print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3]))
+tested = Tested(accuracy=0.9, low=0.8, high=0.95, pictures=50)
+card = "# moths\\n\\n## Test\\n"
+print(build_bento(ModelPackage(Path(sys.argv[1])), name=sys.argv[2], version=sys.argv[3], card=card, tested=tested))
 """
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -16,9 +17,11 @@ from tests.waiting import until
 
 
 @contextmanager
-def application(runtime: Runtime, settings: ServingSettings, *, version: str = "7") -> Iterator[Application]:
+def application(
+    runtime: Runtime, settings: ServingSettings, *, version: str = "7", **described: Any
+) -> Iterator[Application]:
     """An application that is closed at the end."""
-    opened = Application(runtime, settings, Metrics(CollectorRegistry()), version=version)
+    opened = Application(runtime, settings, Metrics(CollectorRegistry()), version=version, **described)
     try:
         yield opened
     finally:
@@ -26,9 +29,9 @@ def application(runtime: Runtime, settings: ServingSettings, *, version: str = "
 
 
 @contextmanager
-def listening(runtime: Runtime, settings: ServingSettings, *, version: str = "7") -> Iterator[str]:
+def listening(runtime: Runtime, settings: ServingSettings, *, version: str = "7", **described: Any) -> Iterator[str]:
     """Serve a model on a free port; gives the address."""
-    with application(runtime, settings, version=version) as opened:
+    with application(runtime, settings, version=version, **described) as opened:
         server = uvicorn.Server(configured(opened, port=0, lifespan="off"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -3,7 +3,15 @@
 from imago.evaluation.page import every_figure
 from imago.evaluation.remarks import class_rows, percent, readable, remarks
 from imago.evaluation.report import Findings
+from imago.serving.answers import Tested
 from imago.serving.card import plain
+
+
+def accuracy_on_tests(findings: Findings) -> Tested:
+    """Return what the endpoint says of an evaluation."""
+    metrics = findings.metrics
+    span = metrics.accuracy_interval
+    return Tested(accuracy=metrics.accuracy, low=span.low, high=span.high, pictures=metrics.pictures)
 
 
 def evaluated_card(card: str, findings: Findings) -> str:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+TESTED = "imago.tested"  # the label by which a Bento says it, as JSON
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -67,6 +69,15 @@ class Limits(_Answer):
     formats: tuple[str, ...]
 
 
+class Tested(_Answer):
+    """How a model did on test pictures; `low` and `high` are the 95% interval of its accuracy."""
+
+    accuracy: float
+    low: float
+    high: float
+    pictures: int
+
+
 class Info(_Answer):
     """What the endpoint tells of its model and its limits."""
 
@@ -74,12 +85,14 @@ class Info(_Answer):
     architecture: str
     fingerprint: str
     created: str  # ISO 8601, UTC
-    metrics: dict[str, float | None]  # None: it is no number
+    metrics: dict[str, float | None]  # of training; None: it is no number
+    tested: Tested | None = None  # None where its Bento does not say
     classes: tuple[str, ...]
     image_size: int  # pixels
     reject_threshold: float
     top_k: int  # labels in an answer
     feedback: bool  # whether it is taken
+    reports: bool = False  # whether `/reports` shows them
     heat_map: Literal["class_activation", "occlusion"] = "occlusion"  # how it is found
     limits: Limits
 

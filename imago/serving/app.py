@@ -26,6 +26,7 @@ from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving import reports
 from imago.serving.admission import Queue
+from imago.serving.answers import Tested
 from imago.serving.degraded import degraded
 from imago.serving.entrance import Entrance
 from imago.serving.logs import Log
@@ -46,7 +47,8 @@ from imago.serving.upload import read_json, read_pictures
 logger = logging.getLogger("imago.endpoint")
 
 PAGE = Path(__file__).resolve().parent / "page"
-PAGE_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+_KINDS = {".css": "text/css", ".js": "text/javascript"}
+PAGE_FILES = {file.name: _KINDS[file.suffix] for file in sorted(PAGE.iterdir()) if file.suffix in _KINDS}
 OPEN_PATHS = frozenset({"/", "/ui", *(f"/ui/{name}" for name in PAGE_FILES), "/docs.json", "/livez", "/readyz"})
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
@@ -59,16 +61,29 @@ CONTENT_SECURITY_POLICY = (
 
 
 class Application:
-    """An ASGI application that answers for one model. `log` is what writes this process's log."""
+    """An ASGI application that answers for one model. Without a `card` its package's own is shown.
+
+    `log` is what writes this process's log.
+    """
 
     def __init__(
-        self, runtime: Runtime, settings: ServingSettings, metrics: Metrics, *, version: str, log: Log | None = None
+        self,
+        runtime: Runtime,
+        settings: ServingSettings,
+        metrics: Metrics,
+        *,
+        version: str,
+        card: str | None = None,
+        tested: Tested | None = None,
+        log: Log | None = None,
     ) -> None:
         self.runtime = runtime
         self.settings = settings
         self.metrics = metrics
         self.version = settings.version or version
         self.model = {"name": runtime.spec.name, "version": self.version}
+        self.card = runtime.package.card if card is None else card
+        self.tested = tested
         self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
         self.queue_length = metrics.queue("predict")
@@ -94,6 +109,7 @@ class Application:
                 Route("/reports", self.reports),
                 Route("/reports/{report}", self.report),
                 Route("/info", self.info),
+                Route("/card", self.show_card),
                 Route("/metrics", self.show_metrics),
                 Route("/docs.json", self.docs),
                 Route("/livez", self.livez),
@@ -165,11 +181,13 @@ class Application:
                 "fingerprint": self.runtime.package.fingerprint,
                 "created": spec.created,
                 "metrics": {name: value if isfinite(value) else None for name, value in spec.metrics.items()},
+                "tested": self.tested and self.tested.model_dump(),
                 "classes": spec.classes,
                 "image_size": spec.preprocessing.image_size,
                 "reject_threshold": spec.reject_threshold,
                 "top_k": min(settings.top_k, len(spec.classes)),
                 "feedback": self.writer is not None,
+                "reports": settings.shelf is not None,
                 "heat_map": method_of(self.runtime),
                 "limits": {
                     "upload_bytes": settings.max_upload_bytes,
@@ -180,6 +198,9 @@ class Application:
                 },
             }
         )
+
+    async def show_card(self, _: Request) -> Response:
+        return Response(self.card, media_type="text/plain")
 
     async def docs(self, _: Request) -> Response:
         title, guarded = f"Imago: {self.model['name']}", self.entrance.keys.asked_for

@@ -14,6 +14,7 @@ from imago.dependencies import sources_of
 from imago.errors import ConfigError, ImagoError
 from imago.home import ROOT
 from imago.quiet import quiet
+from imago.serving.answers import TESTED, Tested
 from imago.serving.package import ModelPackage
 
 MODULE = "imago.serving.service"
@@ -34,11 +35,14 @@ _FINGERPRINT = "imago.fingerprint"
 _TAG_PART = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
-def build_bento(package: ModelPackage, *, name: str, version: str, card: str | None = None) -> str:
+def build_bento(
+    package: ModelPackage, *, name: str, version: str, card: str | None = None, tested: Tested | None = None
+) -> str:
     """Put a package into BentoML's stores (under `BENTOML_HOME`) and return the exact tag, `name:version-code`.
 
     The tag's end is a digest of the endpoint's code, so that a Bento, which may be serving, is never replaced: the
-    same package and code give the same one, other code another. It is described by `card`, or by the package's own.
+    same package and code give the same one, other code another. It is described by `card`, or by the package's own,
+    and bears how the model was `tested`.
     Raises ConfigError for a name or version that a tag cannot hold, and ImagoError where the tag stands for another
     package already.
     """
@@ -57,7 +61,7 @@ def build_bento(package: ModelPackage, *, name: str, version: str, card: str | N
             if _holds_the_code(Path(existing.path)):
                 return tag
             bentoml.bentos.delete(tag)
-        _build(card or package.card, tag, model, labels)
+        _build(card or package.card, tag, model, labels | ({TESTED: tested.model_dump_json()} if tested else {}))
     except (BentoMLException, OSError) as error:
         raise ImagoError(f"The Bento {tag} cannot be built: {error}") from error
     return tag

@@ -108,6 +108,7 @@ def _paths(classes: Sequence[str]) -> Schema:
         "/info": {
             "get": _operation("The model, its classes and the limits.", _json("Info", examples.INFO), _GUARDED)
         },
+        "/card": {"get": _operation("The model card, in Markdown.", _text("plain", examples.CARD), _GUARDED)},
         "/metrics": {"get": _operation("Counts for Prometheus.", _text("plain", examples.METRICS), _GUARDED)},
         "/livez": {"get": _open("Whether the process lives.", _json("Alive", examples.ALIVE))},
         "/readyz": {
@@ -130,6 +131,7 @@ def _paths(classes: Sequence[str]) -> Schema:
 
 
 def _schemas(classes: Sequence[str]) -> Schema:
+    tested = {"accuracy": _PROBABILITY, "low": _PROBABILITY, "high": _PROBABILITY, "pictures": _COUNT}
     limits = {
         "upload_bytes": _COUNT,
         "pixels": _COUNT,
@@ -162,11 +164,17 @@ def _schemas(classes: Sequence[str]) -> Schema:
                 "fingerprint": _STRING,
                 "created": _STRING,
                 "metrics": {"type": "object", "additionalProperties": {"type": "number", "nullable": True}},
+                "tested": {
+                    **_object(tested),
+                    "nullable": True,
+                    "description": "The accuracy on test pictures and its 95% interval, where its Bento says them.",
+                },
                 "classes": _list(_STRING),
                 "image_size": _COUNT,
                 "reject_threshold": _PROBABILITY,
                 "top_k": _COUNT,
                 "feedback": {"type": "boolean", "description": "Whether it is taken."},
+                "reports": {"type": "boolean", "description": "Whether `/reports` shows them."},
                 "heat_map": {"type": "string", "enum": ["class_activation", "occlusion"]},
                 "limits": _object(limits),
             }

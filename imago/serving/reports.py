@@ -11,7 +11,11 @@ from typing import Any
 HISTORY = "history.json"
 LONGEST_HISTORY = 50  # events that are shown
 
-LIST_POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_SAID = ("time", "action", "tag", "detail", "reason")
+
+LIST_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 _STILL = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SCRIPTED = (
@@ -41,20 +45,22 @@ REPORTS = {
 
 def page(folder: Path, model: dict[str, str]) -> str:
     """Return the HTML that lists what there is of a model, and what happened to its deployment."""
-    name = f"{escape(model['name'])} version {escape(model['version'])}"
+    name, version = escape(model["name"]), escape(model["version"])
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f'<title>Reports of {name}</title><link rel="stylesheet" href="ui/page.css"></head><body>',
-            f'<header><h1>Reports of {name}</h1><p class="quiet"><a href="ui">Try it</a></p></header>',
-            '<main><div class="stage"><section class="card"><h2>What is known of it</h2><ul>',
+            f'<title>Reports of {name} version {version}</title><link rel="icon" href="data:,">',
+            '<link rel="stylesheet" href="ui/page.css"></head><body>',
+            f"<header><h1>Reports of {name} version {version}</h1>",
+            '<p class="quiet"><a href="ui">Try it on a picture</a></p></header>',
+            '<main><section class="card"><h2>What is known of it</h2><ul class="listed">',
             *_entries(folder),
             '</ul></section><section class="card"><h2>Deployments</h2>',
             *_history(folder / HISTORY),
-            "</section></div></main></body></html>",
+            "</section></main></body></html>",
         ]
     )
 
@@ -76,11 +82,13 @@ def _history(file: Path) -> Iterator[str]:
     if not events:
         yield '<p class="quiet">Nothing is known of them.</p>'
         return
-    yield "<ul>"
+    yield '<ul class="listed">'
     for event in reversed(events[-LONGEST_HISTORY:]):
-        time, action, tag = (escape(str(event.get(key, ""))) for key in ("time", "action", "tag"))
-        detail = "" if action == "failed" else escape(str(event.get("detail", "")))  # which names files of this machine
-        yield f"<li>{time} {action} {tag} {detail}".rstrip() + "</li>"
+        time, action, tag, detail, reason = (escape(str(event.get(key) or "")) for key in _SAID)
+        if action == "failed":
+            detail = ""  # it names files of this machine
+        when = time[:16].replace("T", " ")
+        yield f'<li><span class="quiet">{when} UTC</span><br><b>{action}</b> {tag} {detail}<br>{reason}</li>'
     yield "</ul>"
 
 

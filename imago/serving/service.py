@@ -30,6 +30,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imago.errors import ImagoError
+from imago.serving.answers import TESTED, Tested
 from imago.serving.envelope import Envelope
 from imago.serving.package import ModelPackage
 from imago.serving.refusal import Refusal
@@ -97,11 +98,13 @@ class Endpoint:
 
         settings = replace(settings, rates=counts / str(os.getppid()) / "rates")
         package, version = pinned_package()
+        card, tested = description()
         runtime = Runtime(package)
         for sample in package.golden[:1]:
             runtime.predict([(package.path / "golden" / sample.file).read_bytes()])
-        metrics = Metrics(shared=shared)
-        self.application = door.application = Application(runtime, settings, metrics, version=version, log=log)
+        self.application = door.application = Application(
+            runtime, settings, Metrics(shared=shared), version=version, card=card, tested=tested, log=log
+        )
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
@@ -122,3 +125,10 @@ def pinned_package() -> tuple[ModelPackage, str]:
     if len(tags) != 1:
         raise ImagoError(f"The Bento {bento.tag} pins {len(tags)} models; it must pin exactly one.")
     return ModelPackage(Path(bentoml.models.get(tags[0]).path)), str(tags[0].version)
+
+
+def description() -> tuple[str | None, Tested | None]:
+    """Return the card that this service's Bento is described by, and how it says that the model was tested."""
+    bento = Endpoint.bento  # type: ignore[attr-defined]
+    said = bento.info.labels.get(TESTED)
+    return bento.doc or None, Tested.model_validate_json(said) if said else None

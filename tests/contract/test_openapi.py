@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving import examples
+from imago.serving import answers, examples
 from imago.serving.answers import Batch, Error, Info, Prediction
 from imago.serving.app import Application
 from imago.serving.openapi import describe
@@ -149,11 +149,22 @@ def test_good_answers_are_as_described(endpoint: TestClient) -> None:
         endpoint.post("/predict_batch", files=[("images", LUNA), ("images", b"text")]),
         endpoint.post("/explain", files={"image": LUNA}),
         endpoint.post("/feedback", json=feedback),
-        *(endpoint.get(path) for path in ("/info", "/metrics", "/ui", "/docs.json", "/livez", "/readyz")),
+        *(endpoint.get(path) for path in ("/info", "/card", "/metrics", "/ui", "/docs.json", "/livez", "/readyz")),
     ):
         assert response.status_code == 200
         check(response)
     assert endpoint.get("/docs.json").json() == DOCUMENT
+
+
+def test_what_a_bento_says_of_its_model_is_told(runtime: Runtime, tmp_path: Path) -> None:
+    tested = answers.Tested(accuracy=0.9, low=0.8, high=0.95, pictures=50)
+    with application(runtime, ServingSettings(shelf=tmp_path), card="# moths\n\n## Test", tested=tested) as app:
+        info, card = (TestClient(app).get(path) for path in ("/info", "/card"))
+    for response in (info, card):
+        check(response)
+    assert Info.model_validate(info.json()).tested == tested
+    assert info.json()["reports"] is True
+    assert (card.text, card.headers["content-type"]) == ("# moths\n\n## Test", "text/plain; charset=utf-8")
 
 
 def test_reports_are_as_described(runtime: Runtime, tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Clie
     assert "Traceback" not in served.log.read_text()
 
 
+def test_what_the_bento_says_of_its_model_is_told(served: Served, client: Client) -> None:
+    tested = client.info().tested
+    assert tested is not None
+    assert tested.model_dump() == {"accuracy": 0.9, "low": 0.8, "high": 0.95, "pictures": 50}
+    assert httpx.get(f"{served.url}/card").text == "# moths\n\n## Test\n"
+
+
 def test_feedback_finds_its_prediction_whichever_worker_answered(served: Served) -> None:
     for index in range(12):
         with Client(served.url) as one, Client(served.url) as other:

@@ -1,6 +1,6 @@
 """The card of a model that was evaluated: the package's own, and what the test pictures said."""
 
-from imago.evaluation.card import evaluated_card
+from imago.evaluation.card import accuracy_on_tests, evaluated_card
 from tests.unit.evaluation.reports import report_of
 
 
@@ -20,3 +20,9 @@ def test_where_it_is_weak_is_what_the_page_warns_of() -> None:
     weak = card.partition("## Where it is weak")[2]
     assert "- Its confidence" in weak
     assert "Nothing stood out" in evaluated_card("# moths", report_of([True] * 100, confidence=0.99))
+
+
+def test_what_the_endpoint_says_of_it_is_the_accuracy_with_its_interval() -> None:
+    said = accuracy_on_tests(report_of([True] * 90 + [False] * 10, confidence=0.95))
+    assert (said.accuracy, said.pictures) == (0.9, 100)
+    assert (round(said.low, 3), round(said.high, 3)) == (0.826, 0.945)  # Wilson's

@@ -1,6 +1,7 @@
 """The reports of the model that is served are shown where the deployer wants it, and nothing beside them."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,11 +108,20 @@ def test_who_needs_a_key_needs_it_here_too(runtime: Runtime) -> None:
 def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClient) -> None:
     shelf.fill("moths", "7", WRITTEN)
     assert "Nothing is known of them" in endpoint.get("/reports").text
-    state = State().with_event("deployed", "moths:6-0a", "").with_event("failed", "moths:7-0a", "see /home/me/log")
+    state = (
+        State()
+        .with_event("deployed", "moths:6-0a", reason="first <of> its name")
+        .with_event("failed", "moths:7-0a", "see /home/me/log")
+    )
     deployment.write("moths", state.with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>"))
     text = endpoint.get("/reports").text
-    assert "deployed moths:7-0a in place of &lt;moths:6-0a&gt;" in text
-    assert text.index("deployed moths:7-0a") < text.index("failed moths:7-0a") < text.index("deployed moths:6-0a")
+    told = [
+        "<b>deployed</b> moths:7-0a in place of &lt;moths:6-0a&gt;",
+        "<b>failed</b> moths:7-0a",
+        "<b>deployed</b> moths:6-0a",
+    ]
+    assert [text.index(event) for event in told] == sorted(text.index(event) for event in told)
+    assert "first &lt;of&gt; its name" in text
     assert "/home/me" not in text
 
 
@@ -122,3 +132,17 @@ def test_a_history_that_cannot_be_read_costs_nothing_else(endpoint: TestClient, 
     answer = endpoint.get("/reports")
     assert answer.status_code == 200
     assert "evaluation.html" in answer.text
+
+
+def test_of_old_versions_none_are_kept_but_what_serves_and_what_it_took_the_place_of(home: Path) -> None:
+    served = {"config": DeployConfig(), "since": deployment.now()}
+    current, previous = (deployment.Version(tag=f"moths:{number}-0a", **served) for number in (2, 1))
+    deployment.write("moths", State(current=current, previous=previous))
+    for number in range(1, 10):
+        shelf.fill("moths", str(number), WRITTEN)
+        os.utime(shelf.of("moths", str(number)), (number, number))
+    shelf.fill("owls", "1", WRITTEN)
+    assert {path.name for path in (home / "shelves" / "moths").iterdir()} == {"1", "2", "5", "6", "7", "8", "9"}
+    shelf.fill("moths", "3", WRITTEN)  # rolled back to
+    assert shelf.of("moths", "3").is_dir()
+    assert shelf.of("owls", "1").is_dir()
