@@ -130,6 +130,10 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     if outcome.get("endpoint"):
         rows.append(("endpoint", f"{outcome['endpoint']}/predict"))
         rows.append(("web page", f"{outcome['endpoint']}/ui"))
+    if outcome.get("shadow"):
+        shadow = outcome["shadow"]
+        asked = f"version {shadow['model']['version']} is asked {shadow['share']:.0%} of the same, heard by nobody"
+        rows.append(("shadow", f"{asked}: `python run.py deployment shadow` compares"))
     if outcome.get("idle"):
         start = f"python run.py deployment start --name {outcome['model']['name']}"
         rows.append(("endpoint", f"none runs: `{start}` serves the model in production again"))

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,8 @@ PRUNE_SECONDS = 3600.0
 class PredictionWriter:
     """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
-    Rows older than `keep` are forgotten, so that the store does not grow without end.
+    Rows older than `keep` are forgotten, so that the store does not grow without end. `add` is how the store takes
+    them, if not as predictions.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class PredictionWriter:
         interval: float = 0.2,
         max_pending: int = MAX_PENDING,
         keep: timedelta | None = None,
+        add: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ) -> None:
         self.store = store
+        self._add = add or store.add
         self.keep = keep
         self._prune_at = 0.0
         self.interval = interval
@@ -101,7 +104,7 @@ class PredictionWriter:
 
     def _write(self, rows: list[Mapping[str, Any]]) -> bool:
         try:
-            self.store.add(rows)
+            self._add(rows)
             if self._held is None:
                 self._held = self.store.hold()
         except ImagoError as error:

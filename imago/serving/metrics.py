@@ -46,6 +46,12 @@ class Metrics:
         self.lost = Counter(
             "imago_predictions_lost", "Predictions that could not be kept for monitoring.", registry=self.registry
         )
+        self.shadow = Counter(
+            "imago_shadow_requests",
+            "Requests that a shadow was asked, by its version and what came of it; dropped: too many were waiting.",
+            ["version", "outcome"],
+            registry=self.registry,
+        )
         stages = Histogram(
             "imago_stage_seconds",
             "Seconds of an answer's stages: read its body, wait for its turn, decode, forward, answer.",

@@ -11,9 +11,9 @@ from imago.config import DeployConfig
 from imago.serving import deployment, shelf
 from imago.serving.deployment import State
 from imago.serving.reports import REPORTS
-from imago.serving.rollout import _environment
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
+from imago.serving.trial import environment
 from tests.endpoints import application
 from tests.packages import make_package
 
@@ -46,9 +46,9 @@ def test_they_are_off_unless_asked_for(runtime: Runtime) -> None:
 
 
 def test_a_deployment_tells_its_endpoint_where_they_are() -> None:
-    assert _environment("moths:7-0123abcd", DeployConfig(reports=True))["IMAGO_SHELF"] == str(shelf.of("moths", "7"))
-    without = _environment("moths:7-0123abcd", DeployConfig())
-    assert ServingSettings.from_environment(without).shelf is None
+    assert environment("moths:7-0123abcd", DeployConfig(reports=True))["IMAGO_SHELF"] == str(shelf.of("moths", "7"))
+    without = environment("moths:7-0123abcd", DeployConfig())
+    assert ServingSettings.fromenvironment(without).shelf is None
 
 
 def test_what_there_is_is_listed_and_shown_as_it_was_written(endpoint: TestClient) -> None:
