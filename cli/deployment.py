@@ -84,7 +84,10 @@ def rollback(name: str | None, as_json: bool) -> None:
 @_name
 @_json
 def shadow(version: str | None, share: float | None, ends: bool, name: str | None, as_json: bool) -> None:
-    """Let VERSION be asked a share of what is asked, unseen; without it, compare its answers with those given."""
+    """Ask VERSION what the endpoint is asked, unseen by its clients.
+
+    Without VERSION, compare what it says with the answers that were given.
+    """
     if version is not None and ends:
         raise click.UsageError("Say either VERSION, which is to be asked, or --stop.")
     if version is None and share is not None:

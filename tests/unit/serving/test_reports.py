@@ -48,7 +48,7 @@ def test_they_are_off_unless_asked_for(runtime: Runtime) -> None:
 def test_a_deployment_tells_its_endpoint_where_they_are() -> None:
     assert environment("moths:7-0123abcd", DeployConfig(reports=True))["IMAGO_SHELF"] == str(shelf.of("moths", "7"))
     without = environment("moths:7-0123abcd", DeployConfig())
-    assert ServingSettings.fromenvironment(without).shelf is None
+    assert ServingSettings.from_environment(without).shelf is None
 
 
 def test_what_there_is_is_listed_and_shown_as_it_was_written(endpoint: TestClient) -> None:
