@@ -148,9 +148,10 @@ def _compare(name: str, as_json: bool) -> None:
 
     store, status = PredictionStore(home.home() / "predictions.sqlite"), Deployment(name).status()
     shadow = status.shadow
-    pair = (status.model["version"], shadow.model["version"]) if status.model and shadow else store.last_pair(name)
+    model = status.model["name"] if status.model else name
+    pair = (status.model["version"], shadow.model["version"]) if status.model and shadow else store.last_pair(model)
     champion, challenger = pair or (None, None)
-    found = compare_shadow(store.mirrored(name, *pair)) if pair else None
+    found = compare_shadow(store.mirrored(model, *pair)) if pair else None
     if as_json:
         told = {"name": name, "champion": champion, "challenger": challenger}
         beside = shadow.model_dump(mode="json") if shadow else None

@@ -151,9 +151,13 @@ class Mirror:
             self.note = note if note.champion == self.version else None
         except FileNotFoundError:
             self.note = self._stamp = None
-        except (OSError, ValidationError) as error:
+        except OSError as error:  # which may be another in a second
+            self.note = self._stamp = None
+            logger.error("The note on a shadow, %s, cannot be read: %s", self.path, error)
+        except ValidationError as error:
             self.note = None
-            logger.error("%s says of no shadow what can be read: %s", self.path, error)
+            what = error.errors(include_input=False)[0]["msg"]
+            logger.error("The note on a shadow, %s, is none (%s).", self.path, what)
 
     def _run(self, writer: PredictionWriter) -> None:
         way: _Way | None = None
@@ -246,7 +250,7 @@ class _Way:
         content, _ = self._request("GET", "/info", None, {})
         try:
             said = json.loads(content)["model"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             said = None
         if not self._is_it(said):
             self._connection.close()

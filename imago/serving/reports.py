@@ -79,7 +79,9 @@ def _history(file: Path) -> Iterator[str]:
     yield "<ul>"
     for event in reversed(events[-LONGEST_HISTORY:]):
         time, action, tag = (escape(str(event.get(key, ""))) for key in ("time", "action", "tag"))
-        detail = "" if action == "failed" else escape(str(event.get("detail", "")))  # which names files of this machine
+        detail = (
+            "" if action.endswith("failed") else escape(str(event.get("detail", "")))
+        )  # which names files of this machine
         yield f"<li>{time} {action} {tag} {detail}".rstrip() + "</li>"
     yield "</ul>"
 

@@ -284,7 +284,8 @@ class Deployment:
         self.say(f"starting {tag}; {meanwhile} serves meanwhile")
         failed = f"{tag} was not deployed, {f'{old.tag} still serves' if old else 'nothing is served'}"
         tried = Trial(self.name, tag, package, config, self.command(tag), self.say, failed)
-        environment = trial.environment(tag, config) | own
+        mirrors = {"IMAGO_SHADOW": str(shadow.note_path(self.name))}
+        environment = trial.environment(tag, config) | own | mirrors
         key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
         keys = key_file.path() if guarded.named else None
         began = partial(self._note_leftover, state)

@@ -12,7 +12,7 @@ import httpx
 from imago import home, telemetry
 from imago.config import DeployConfig
 from imago.errors import DeploymentFailed, ImagoError
-from imago.serving import deployment, golden_samples, guard, health, processes, shadow, shelf
+from imago.serving import deployment, golden_samples, guard, health, processes, shelf
 from imago.serving.deployment import Process
 from imago.serving.package import ModelPackage
 
@@ -112,6 +112,5 @@ def environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
         "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
-        "IMAGO_SHADOW": str(shadow.note_path(model["name"])),
         "IMAGO_SHELF": str(shelf.of(**model)) if config.reports else "",
     }

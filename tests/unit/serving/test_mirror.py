@@ -1,6 +1,5 @@
 """What an endpoint asks a shadow: after its own answer, at nobody's cost, whatever the shadow is or does."""
 
-import json
 import socket
 import threading
 import time
@@ -28,6 +27,7 @@ from tests.unit.serving.malformed import BAD
 from tests.waiting import until
 
 KEY = "a shadow's own"
+INFO = b'{"model": {"name": "moths", "version": "8"}}'
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +109,14 @@ def port_of(url: str) -> int:
 
 
 @contextmanager
-def answering(predict: Callable[[], tuple[int, bytes]], version: str = "8") -> Iterator[int]:
-    """A shadow that answers `/predict` as it is told; gives its port."""
+def answering(predict: Callable[[], tuple[int, bytes]], info: bytes = INFO) -> Iterator[int]:
+    """A shadow that answers `/predict` and `/info` as it is told; gives its port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.answer(200, json.dumps({"model": {"name": "moths", "version": version}}).encode())
+            self.answer(200, info)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -322,16 +322,18 @@ def test_a_shadow_that_does_not_answer_in_time_is_given_up(champion: Champion) -
     assert row.failure == "unreachable"
 
 
-@pytest.mark.parametrize("key", [KEY, "another"])
-def test_no_picture_is_sent_to_whom_has_taken_its_port(champion: Champion, key: str) -> None:
+@pytest.mark.parametrize(
+    "info", [INFO.replace(b"8", b"9"), b"", b"<html>", b"\xff", b"[]", b'{"model": 8}', b"[" * 100_000, b"x" * 10**6]
+)
+def test_no_picture_is_sent_to_who_has_taken_its_port(champion: Champion, info: bytes) -> None:
     asked: list[bool] = []
 
     def stranger() -> tuple[int, bytes]:
         asked.append(True)
         return 200, b"{}"
 
-    with answering(stranger, version="another") as port:
-        champion.tell(port, key=key)
+    with answering(stranger, info) as port:
+        champion.tell(port)
         champion.predict()
         (row,) = champion.kept(1)
     assert (row.failure, asked) == ("unreachable", [])

@@ -108,7 +108,8 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
     shelf.fill("moths", "7", WRITTEN)
     assert "Nothing is known of them" in endpoint.get("/reports").text
     state = State().with_event("deployed", "moths:6-0a", "").with_event("failed", "moths:7-0a", "see /home/me/log")
-    deployment.write("moths", state.with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>"))
+    state = state.with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>")
+    deployment.write("moths", state.with_event("shadow failed", "moths:8-0a", "see /home/me/another"))
     text = endpoint.get("/reports").text
     assert "deployed moths:7-0a in place of &lt;moths:6-0a&gt;" in text
     assert text.index("deployed moths:7-0a") < text.index("failed moths:7-0a") < text.index("deployed moths:6-0a")
