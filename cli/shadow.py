@@ -7,6 +7,8 @@ from imago.serving.deployment import ShadowStatus
 def tell(found: ShadowComparison, champion: str, challenger: str) -> list[str]:
     """Return the lines of a comparison of two versions of a model."""
     lines = [_verdict(found, champion, challenger)]
+    if found.verdict == "fails" and found.feedback:
+        lines.append(f"Of those that it answered, {_known(found, champion)}.")
     if found.agreement is not None and found.agreement_interval is not None:
         low, high = found.agreement_interval.low, found.agreement_interval.high
         lines.append(
@@ -42,10 +44,7 @@ def tell_status(shadow: ShadowStatus) -> str:
 
 
 def _verdict(found: ShadowComparison, champion: str, challenger: str) -> str:
-    known = f"of {found.feedback:,} pictures whose true label is known"
-    if found.feedback:
-        right = round((found.accuracy or 0) * found.feedback), round((found.shadow_accuracy or 0) * found.feedback)
-        known += f" it names {right[1]:,} right, version {champion} {right[0]:,} (p = {found.p_value:.2g})"
+    known = _known(found, champion)
     match found.verdict:
         case "nothing_mirrored":
             return f"Version {challenger} has been asked nothing yet that version {champion} was asked."
@@ -58,6 +57,14 @@ def _verdict(found: ShadowComparison, champion: str, challenger: str) -> str:
     if not found.feedback:
         return f"Undecided between versions {challenger} and {champion}: nobody has told a true label (`/feedback`)."
     return f"Undecided between versions {challenger} and {champion}: {known}."
+
+
+def _known(found: ShadowComparison, champion: str) -> str:
+    right = round((found.accuracy or 0) * found.feedback), round((found.shadow_accuracy or 0) * found.feedback)
+    return (
+        f"of {found.feedback:,} pictures whose true label is known it names {right[1]:,} right, "
+        f"version {champion} {right[0]:,} (p = {found.p_value:.2g})"
+    )
 
 
 def _failures(found: ShadowComparison) -> str:

@@ -38,6 +38,7 @@ def test_a_shadow_runs_beside_the_version_that_serves_which_is_told_where(house)
     assert (beside.running, beside.model, beside.share) == (True, {"name": "moths", "version": "2"}, 0.1)
     assert len(beside.pids) == 2  # its supervisor and its worker
     assert set(beside.pids).isdisjoint(before.pids)
+    assert psutil.Process(after.pids[1]).environ()["IMAGO_SHADOW"] == str(shadow.note_path("moths"))
     note = shadow.read_note("moths")
     assert note is not None
     assert (note.champion, note.version, note.share) == ("1", "2", 0.1)
