@@ -16,13 +16,14 @@ from imago.data.statistics import compute_statistics
 from imago.data.validation import validate
 from imago.evaluation.evaluate import evaluate
 from imago.evaluation.gate import decide
+from imago.history import EpochResult
 from imago.serving.export import export_package
 from imago.training.classifier import create_classifier, has_fixed_size, preprocessing_of
 from imago.training.datamodule import Batch, PictureDataModule
 from imago.training.layout import measured_memory_format
 from imago.training.module import ClassifierModule
 from imago.training.recipe import at_once, recipe_for
-from imago.training.trainer import EpochResult, TrainedModel
+from imago.training.trainer import TrainedModel
 
 
 def module_and_data(
@@ -83,7 +84,7 @@ def _loop(task: Task, dataset: ImageDataset, epochs: int, layouts: Path) -> Trai
     history = []
     with kept_memory():
         for epoch in range(epochs):
-            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
             module.train()
             for batch in loader:
                 make_step(module, optimiser, batch, training)

@@ -36,8 +36,9 @@ from imago.data.transforms import Preprocessing
 from imago.serving.export import export_package
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
+from imago.history import EpochResult
 from imago.training.classifier import create_classifier, preprocessing_of
-from imago.training.trainer import EpochResult, TrainedModel
+from imago.training.trainer import TrainedModel
 
 SPECIES = 8
 DIFFERENT = 8  # pictures of a size

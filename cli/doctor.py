@@ -212,7 +212,8 @@ def _weights(config: "Config") -> Iterator[Row]:
     import imago.torchvision_compat  # noqa: F401, I001  (before timm)
 
     from imago.errors import ConfigError
-    from imago.training.classifier import check_architecture, check_weights, weights_state
+    from imago.training.checkpoint import weights_state
+    from imago.training.classifier import check_architecture, check_weights
 
     check_architecture(config.model.architecture)
     weights_state(config.model.weights)

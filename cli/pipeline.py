@@ -163,7 +163,8 @@ def _absolute(config: Config) -> Config:
 def _check_training(config: Config, thoroughly: bool) -> str:
     """Check what training would stumble over, before any picture is read; return the state of the weights."""
     from imago.data.sources import check_source
-    from imago.training.classifier import check_architecture, weights_state
+    from imago.training.checkpoint import weights_state
+    from imago.training.classifier import check_architecture
     from imago.training.devices import check_one_node, options_of
     from imago.training.recipe import check_epochs
 

@@ -228,7 +228,7 @@ class SweepConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    seed: int = Field(default=0, ge=0)  # of splits, weights, batches, synthetic moths
+    seed: int = Field(default=0, ge=0, lt=2**31)  # of splits, weights, batches, synthetic moths
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()

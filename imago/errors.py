@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 _PRINTED = re.compile(r"^(?:imago(?:\.\w+)+\.)(?P<kind>[A-Z]\w+): (?P<text>.+)$", re.MULTILINE)
@@ -83,3 +83,9 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(match) for match in close)}?"
+
+
+def some_of(names: Sequence[str], *, most: int = 3) -> str:
+    """Return the first of the names with commas between, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

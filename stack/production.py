@@ -16,8 +16,8 @@ from zenml.models import ModelVersionResponse, StepRunUpdate
 
 from imago.errors import ConfigError, DeploymentFailed, ImagoError, as_note
 from imago.evaluation.card import evaluated_card
-from imago.evaluation.evaluate import EvaluationReport
 from imago.evaluation.page import with_verdict
+from imago.evaluation.report import EvaluationReport
 from imago.serving.deployment import model_of
 from imago.serving.package import ModelPackage
 from stack.tracking import require_server, short_patience

@@ -8,27 +8,32 @@ from importlib.metadata import version
 
 from zenml.config.cache_policy import CachePolicy
 
-from imago.dependencies import sources_of
+from imago.dependencies import digest_of, sources_of
 from imago.home import ROOT
+
+_LIBRARIES = (
+    "torch", "timm", "pytorch-lightning", "onnxruntime", "numpy", "scipy", "scikit-learn", "cleanlab", "pillow",
+    "simplejpeg", "great-expectations", "bentoml",
+)  # fmt: skip
 
 
 def cached_by(*modules: str, reads: tuple[str, ...] = ()) -> CachePolicy:
-    """Return the policy of a step that calls these modules: its cache follows their code, and all they import.
+    """Return the policy of a step that calls these modules: its cache follows their code, all they import, and the
+    libraries that results depend on.
 
     `reads` names other files that decide the result, from the root.
     """
-    return CachePolicy(file_dependencies=[*code_of(*modules), *reads])
+    return CachePolicy(file_dependencies=[*code_of(*modules), *reads], cache_func=libraries)
 
 
-def digest_of(*modules: str) -> str:
-    """Return a digest of the code that these modules run on, for what is kept between runs."""
-    contents = [(ROOT / file).read_bytes() for file in code_of(*modules)]
-    return hashlib.sha256(b"\0".join(contents)).hexdigest()
+def libraries() -> str:
+    """Return the versions of what computes: another may find something else."""
+    return " ".join(f"{name} {version(name)}" for name in _LIBRARIES)
 
 
 def key_of(*decided: object, code: str, libraries: tuple[str, ...]) -> str:
     """Return the name of a folder of work that may go on later: by what decides it, its code and its libraries."""
-    state = (decided, digest_of(code), [version(library) for library in libraries])
+    state = (decided, digest_of(code_of(code)), [version(library) for library in libraries])
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,8 @@ from imago import progress
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
-from imago.evaluation.evaluate import EvaluationReport, evaluate
+from imago.evaluation.evaluate import evaluate
+from imago.evaluation.report import EvaluationReport
 from imago.serving.package import ModelPackage
 from materializers.evaluation_report import EvaluationReportMaterializer
 from stack.tracking import Tracking

@@ -7,8 +7,9 @@ from zenml import get_step_context, log_metadata, step
 from imago.config import EvaluationConfig, GateConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
-from imago.evaluation.evaluate import EvaluationReport, evaluate
+from imago.evaluation.evaluate import evaluate
 from imago.evaluation.gate import GateDecision, already_champion, decide
+from imago.evaluation.report import EvaluationReport
 from imago.serving.package import ModelPackage
 from stack.production import keep_alias, production_version, promote, require_production
 from steps.code import cached_by

@@ -12,6 +12,7 @@ from imago import home
 from imago.config import ModelConfig, TrainingConfig
 from imago.data.dataset import ImageDataset
 from imago.data.validation import ValidationResult
+from imago.history import EpochResult
 from imago.serving.package import ModelPackage
 from materializers.model_package import ModelPackageMaterializer
 from stack.tracking import Tracking
@@ -47,7 +48,8 @@ def train_model(
     The checkpoint stays until the pipeline has ended: neither a failing export nor a full store costs the training.
     """
     from imago.serving.export import export_package
-    from imago.training.trainer import EpochResult, train
+    from imago.training.checkpoint import described
+    from imago.training.trainer import train
 
     accepted = dataset.without(validation.quarantined)
     parameters = {f"model.{key}": value for key, value in model} | {f"training.{key}": value for key, value in training}
@@ -81,7 +83,7 @@ def train_model(
             accepted,
             folder / "model",
             name=model.name,
-            weights=model.weights if weights_state == model.weights else f"{model.weights} ({weights_state})",
+            weights=described(model.weights),
             seed=seed,
             training=training,
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # loads its parts when they are used
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -12,7 +13,6 @@ BINS = 15
 """Of equal width in confidence, over which the calibration error is averaged."""
 
 _COLDEST, _HOTTEST = 0.05, 20.0
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -32,9 +32,9 @@ def before_temperature(probabilities: Floats, temperature: float) -> npt.NDArray
 def fit_temperature(logits: Floats, labels: Labels) -> float:
     """Return the temperature, from 0.05 to 20, under which logits (N, C) are the most likely; 1.0 for no pictures.
 
-    Guo et al. 2017, https://arxiv.org/abs/1706.04599. The likelihood has one optimum in the temperature's logarithm,
-    which golden-section search closes in on. Half a picture of any other label is assumed beside the given ones: a
-    model that has all of a few pictures right would otherwise be fitted to a certainty that they do not bear out.
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599. The likelihood has one optimum in the temperature's logarithm.
+    Half a picture of any other label is assumed beside the given ones: a model that has all of a few pictures right
+    would otherwise be fitted to a certainty that they do not bear out.
     """
     values, truth = _checked(logits, labels)
     if len(values) == 0 or values.shape[1] < 2:
@@ -47,19 +47,9 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
         target = (1 - share) * scaled[np.arange(len(scaled)), truth] + share * scaled.mean(axis=1)
         return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - target))
 
-    low, high = float(np.log(_COLDEST)), float(np.log(_HOTTEST))
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    while high - low > 1e-6:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = loss(right)
-    return float(np.exp((low + high) / 2))
+    bounds = (np.log(_COLDEST), np.log(_HOTTEST))
+    found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
 
 
 @dataclass(frozen=True)

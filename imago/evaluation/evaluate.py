@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from imago.config import EvaluationConfig
 from imago.data.dataset import ImageDataset
-from imago.data.transforms import MAX_PIXELS
 from imago.errors import DataRefused
 from imago.evaluation.cost import count_operations
 from imago.evaluation.memory import answering_memory
@@ -25,8 +24,6 @@ from imago.evaluation.slices import find_slices
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Prediction, Runtime, Unreadable
 
-__all__ = ["EvaluationReport", "evaluate"]
-
 _BATCH = 32
 _TIMED, _WARM_UP = 30, 3
 _MOST_THREADS = 8
@@ -38,7 +35,6 @@ def evaluate(
     config: EvaluationConfig,
     seed: int,
     *,
-    max_pixels: int = MAX_PIXELS,
     figures_only: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
@@ -53,7 +49,7 @@ def evaluate(
     if not len(test):
         raise DataRefused("There are no test pictures to judge the model by: give the dataset a test split.")
     runtime = Runtime(package, threads=_threads())
-    answers = _answers(runtime, test, max_pixels, on_progress)
+    answers = _answers(runtime, test, on_progress)
     unknown = tuple(sorted(set(test.labels) - set(runtime.classes)))
     classes = (*runtime.classes, *unknown)
     probabilities = _probabilities(answers, classes)
@@ -67,14 +63,14 @@ def evaluate(
         seed=seed,
         temperature=package.spec.temperature,
     )
-    latencies = _latencies(package, test, max_pixels)
+    latencies = _latencies(package, test)
     parameters, macs = (None if figures_only else count_operations(package)) or (None, None)
     features = {name: np.array([answer.features[name] for answer in answers]) for name in answers[0].features}
     features["pixels"] = np.array([answer.width * answer.height for answer in answers], dtype=np.float64)
     taught = dataset.counts()
     features["class size"] = np.array([taught[label]["train"] for label in test.labels], dtype=np.float64)
     worse = config.robustness and not figures_only
-    robustness = measure_robustness(runtime, test, seed=seed, max_pixels=max_pixels) if worse else []
+    robustness = measure_robustness(runtime, test, seed=seed) if worse else []
     rejected = np.array([answer.rejected for answer in answers])
     findings = Findings(
         model=package.spec.name,
@@ -93,7 +89,7 @@ def evaluate(
             probabilities.max(axis=1),
             right,
             rejected,
-            None if figures_only else _strangers(runtime, test.labels, answers, config, seed, max_pixels),
+            None if figures_only else _strangers(runtime, test.labels, answers, config, seed),
             validation=_on_validation(package),
         ),
         slices=tuple(find_slices(right, test.labels, features, test.attributes)),
@@ -110,18 +106,16 @@ def evaluate(
         memory_bytes=None if figures_only else answering_memory(package),
     )
     predictions = _table(test, answers, probabilities)
-    page = "" if figures_only else render(findings, predictions, dataset, runtime, max_pixels=max_pixels)
+    page = "" if figures_only else render(findings, predictions, dataset, runtime)
     return EvaluationReport(**dict(findings), predictions=predictions, html=page)
 
 
-def _answers(
-    runtime: Runtime, test: ImageDataset, max_pixels: int, on_progress: Callable[[int, int], None] | None
-) -> list[Prediction]:
+def _answers(runtime: Runtime, test: ImageDataset, on_progress: Callable[[int, int], None] | None) -> list[Prediction]:
     answers: list[Prediction] = []
     for start in range(0, len(test), _BATCH):
         rows = range(start, min(start + _BATCH, len(test)))
         images = [test.image(row) for row in rows]
-        found = runtime.predict(images, top_k=len(runtime.classes), max_pixels=max_pixels)
+        found = runtime.predict(images, top_k=len(runtime.classes))
         for row, answer in zip(rows, found, strict=True):
             if isinstance(answer, Unreadable):
                 raise DataRefused(f"Test picture {test.ids[row]} cannot be read: {answer.message}. Validate the data.")
@@ -132,12 +126,12 @@ def _answers(
 
 
 def _strangers(
-    runtime: Runtime, labels: list[str], answers: list[Prediction], config: EvaluationConfig, seed: int, max_pixels: int
+    runtime: Runtime, labels: list[str], answers: list[Prediction], config: EvaluationConfig, seed: int
 ) -> Strangers | None:
     """Judge the answers to pictures from outside, and to test pictures of classes that the model was never taught."""
     size = runtime.spec.preprocessing.image_size
     outside = outside_pictures(config.outside, runtime.classes, image_size=size, seed=seed)
-    found = runtime.predict(outside.images, top_k=1, max_pixels=max_pixels)
+    found = runtime.predict(outside.images, top_k=1)
     strange = [answer for answer in found if isinstance(answer, Prediction)]
     by_known: dict[bool, list[Prediction]] = {True: [], False: []}
     for label, answer in zip(labels, answers, strict=True):
@@ -155,6 +149,7 @@ def _strangers(
         np.array([answer.probability for answer in strange]),
         [answer.rejected for answer in strange],
         np.array([answer.probability for answer in own]),
+        are_easy=outside.are_easy and not untaught,
     )
 
 
@@ -176,13 +171,13 @@ def _probabilities(answers: list[Prediction], classes: tuple[str, ...]) -> npt.N
     return probabilities
 
 
-def _latencies(package: ModelPackage, test: ImageDataset, max_pixels: int) -> list[float]:
+def _latencies(package: ModelPackage, test: ImageDataset) -> list[float]:
     runtime = Runtime(package, threads=1)
     milliseconds = []
     for turn in range(_WARM_UP + _TIMED):
         image = [test.image(turn % len(test))]
         start = time.perf_counter()
-        runtime.predict(image, max_pixels=max_pixels)
+        runtime.predict(image)
         milliseconds.append(1000 * (time.perf_counter() - start))
     return milliseconds[_WARM_UP:]
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 import scipy  # loads its parts when they are used
 
 from imago.config import GateConfig
+from imago.errors import some_of
 from imago.evaluation.comparison import Comparison, compare, compare_on_shared_classes
 from imago.evaluation.metrics import Finding, wilson_interval
 from imago.evaluation.report import EvaluationReport
@@ -153,8 +154,7 @@ def _other_pictures(challenger: EvaluationReport, champion: EvaluationReport) ->
 def _incomparable(challenger: EvaluationReport, champion: EvaluationReport, learned: Collection[str]) -> str | None:
     lost = sorted(set(champion.classes) - set(challenger.classes))
     if lost:
-        named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-        return f"Not comparable: the challenger does not know {named}, which the champion does."
+        return f"Not comparable: the challenger does not know {some_of(lost)}, which the champion does."
     if set(learned).issuperset(champion.predictions.column("sha256").to_pylist()):
         return f"Not comparable: the champion learned from all {champion.metrics.pictures} test pictures."
     return None

@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from imago.data.dataset import ImageDataset
-from imago.data.transforms import MAX_PIXELS, RGB, decode, preprocess
+from imago.data.transforms import RGB, decode, preprocess
 from imago.errors import ImagoError
 from imago.evaluation.explain import Method, fit_within, occlusion_map, overlay, spread
 from imago.evaluation.metrics import Metrics
@@ -64,9 +64,7 @@ class ConfusedPair:
     genuine: str | None  # data URI; None where no test picture shows the class that was answered
 
 
-def worst_mistakes(
-    predictions: pa.Table, test: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
-) -> Gallery:
+def worst_mistakes(predictions: pa.Table, test: ImageDataset, runtime: Runtime) -> Gallery:
     """Return the wrong answers that the model was surest of, with maps of where it looked.
 
     Maps of class activation are cheap, so that every mistake has one; where the architecture gives none, the first few
@@ -75,7 +73,7 @@ def worst_mistakes(
     rows = [row for row in _surest(predictions) if not row["correct"]][:_MISTAKES]
     pictures, pixels = [], []
     for row in rows:
-        picture = decode(test.image(row["index"]), max_pixels=max_pixels, side=runtime.spec.preprocessing.side)
+        picture = decode(test.image(row["index"]), side=runtime.spec.preprocessing.side)
         pixels.append(preprocess(picture, runtime.spec.preprocessing))
         pictures.append(fit_within(picture, 4 * _THUMBNAIL))
     reason = ""
@@ -100,9 +98,7 @@ def worst_mistakes(
     return Gallery(mistakes, "occlusion" if reason else "class_activation", reason)
 
 
-def confused_pairs(
-    metrics: Metrics, predictions: pa.Table, test: ImageDataset, *, max_pixels: int = MAX_PIXELS
-) -> list[ConfusedPair]:
+def confused_pairs(metrics: Metrics, predictions: pa.Table, test: ImageDataset) -> list[ConfusedPair]:
     """Return the commonest confusions with pictures: the surest mistake, and a test picture of what was answered.
 
     That is the one which the model names right and is surest of, if there is one.
@@ -110,7 +106,7 @@ def confused_pairs(
     rows = _surest(predictions)
 
     def picture(index: int) -> str:
-        return _data_uri(decode(test.image(index), max_pixels=max_pixels))
+        return _data_uri(decode(test.image(index)))
 
     pairs = []
     for shown, answered, times in metrics.confusions(_CONFUSED_PAIRS):
@@ -122,16 +118,11 @@ def confused_pairs(
     return pairs
 
 
-def doubtful_labels(
-    suspects: Sequence[Suspect], train: ImageDataset, *, max_pixels: int = MAX_PIXELS
-) -> list[DoubtfulLabel]:
+def doubtful_labels(suspects: Sequence[Suspect], train: ImageDataset) -> list[DoubtfulLabel]:
     """Return the first of the suspects that are among these training pictures, with their pictures."""
     index = {key: row for row, key in enumerate(zip(train.ids, train.labels, strict=True))}
     here = [one for one in suspects if (one.id, one.label) in index][:_DOUBTFUL]
-    return [
-        DoubtfulLabel(one, _data_uri(decode(train.image(index[one.id, one.label]), max_pixels=max_pixels)))
-        for one in here
-    ]
+    return [DoubtfulLabel(one, _data_uri(decode(train.image(index[one.id, one.label])))) for one in here]
 
 
 def _surest(predictions: pa.Table) -> list[dict[str, Any]]:

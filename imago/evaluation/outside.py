@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class Outside:
 
     images: list[bytes]
     what: str
+    are_easy: bool = False  # drawings, for a model that knows photographs alone
 
 
 def outside_pictures(source: str | None, classes: Collection[str], *, image_size: int, seed: int) -> Outside:
@@ -37,7 +39,7 @@ def outside_pictures(source: str | None, classes: Collection[str], *, image_size
         raise type(error)(f"evaluation.outside: {error}") from error
     if not images:
         raise DataRefused(f"evaluation.outside: {source} holds no picture of a class that the model does not know.")
-    return Outside(images, f"pictures of {source}")
+    return Outside(images, f"pictures of {Path(source).name if Path(source).exists() else source}")
 
 
 def _drawn_moths(classes: Collection[str], image_size: int, seed: int) -> Outside:
@@ -51,4 +53,5 @@ def _drawn_moths(classes: Collection[str], image_size: int, seed: int) -> Outsid
 
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(draw, jobs))
-    return Outside(images, f"drawn moths of {len(strange)} made-up species")
+    are_easy = not set(classes).intersection(SPECIES)
+    return Outside(images, f"drawn moths of {len(strange)} made-up species", are_easy)

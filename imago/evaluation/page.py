@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from imago.data.dataset import ImageDataset
-from imago.data.transforms import MAX_PIXELS
 from imago.evaluation.calibration import ReliabilityBin, reliability
 from imago.evaluation.diagrams import confusion_svg, reliability_svg, risk_svg
 from imago.evaluation.gate import GateDecision
@@ -54,9 +53,7 @@ def with_verdict(page: str, decision: GateDecision) -> str:
     return page.replace(_PLACE_OF_THE_VERDICT, verdict, 1)
 
 
-def render(
-    findings: Findings, predictions: pa.Table, dataset: ImageDataset, runtime: Runtime, *, max_pixels: int = MAX_PIXELS
-) -> str:
+def render(findings: Findings, predictions: pa.Table, dataset: ImageDataset, runtime: Runtime) -> str:
     """Return the page. The predictions are of the dataset's test pictures, in their order."""
     test, train = dataset.split("test"), dataset.split("train")
     environment = jinja2.Environment(
@@ -78,9 +75,9 @@ def render(
         place_of_the_verdict=_PLACE_OF_THE_VERDICT,
         metrics=findings.metrics,
         remarks=remarks(findings),
-        gallery=worst_mistakes(predictions, test, runtime, max_pixels=max_pixels),
-        confused_pairs=confused_pairs(findings.metrics, predictions, test, max_pixels=max_pixels),
-        doubtful=doubtful_labels(findings.suspects or (), train, max_pixels=max_pixels),
+        gallery=worst_mistakes(predictions, test, runtime),
+        confused_pairs=confused_pairs(findings.metrics, predictions, test),
+        doubtful=doubtful_labels(findings.suspects or (), train),
         knows_some=not set(findings.classes).isdisjoint(test.labels),
         taught=len(train),
         wrong=predictions.num_rows - sum(predictions.column("correct").to_pylist()),

@@ -31,6 +31,7 @@ class Strangers(Finding):
     withheld: int
     auroc: float  # how often a picture of its classes is given the greater confidence than a stranger
     auroc_interval: Interval | None = None
+    are_easy: bool = False  # drawings, for a model that knows photographs alone
 
     @property
     def withheld_share(self) -> float:
@@ -98,10 +99,19 @@ def risk_by_coverage(confidence: Floats, right: Rights) -> npt.NDArray[np.float6
     return np.asarray(np.interp(counts, [0, *(last + 1)], [0, *wrong[last]]) / counts)
 
 
-def judge_strangers(what: str, confidence: Floats, withheld: Sequence[bool], own: Floats) -> Strangers:
+def judge_strangers(
+    what: str, confidence: Floats, withheld: Sequence[bool], own: Floats, *, are_easy: bool = False
+) -> Strangers:
     """Compare the confidence (M,) in strangers with that in pictures of the model's `own` classes (N,)."""
     auroc, interval = area_under_roc(own, confidence)
-    return Strangers(what=what, count=len(confidence), withheld=sum(withheld), auroc=auroc, auroc_interval=interval)
+    return Strangers(
+        what=what,
+        count=len(confidence),
+        withheld=sum(withheld),
+        auroc=auroc,
+        auroc_interval=interval,
+        are_easy=are_easy,
+    )
 
 
 def area_under_roc(positive: Floats, negative: Floats) -> tuple[float, Interval]:

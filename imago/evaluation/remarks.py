@@ -1,8 +1,9 @@
 """What a reader should know of an evaluation besides the accuracy, in sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from imago.errors import some_of
 from imago.evaluation.metrics import ClassMetrics, Interval, Metrics
 from imago.evaluation.rejection import Strangers
 from imago.evaluation.report import Findings
@@ -10,7 +11,6 @@ from imago.evaluation.report import Findings
 _TRUSTED = 0.05
 _HURT = 0.10
 _MANY_WITHHELD = 0.20
-_NAMED = 3
 _ENOUGH_STRANGERS, _TOLD_APART = 0.5, 0.8
 
 _CORRUPTIONS = {
@@ -131,7 +131,10 @@ def _on_strangers(strangers: Strangers) -> Remark:
         f"Shown what is none of its classes ({strangers.what}), it withholds {percent(strangers.withheld_share)} of "
         f"its answers, and is less sure than of its own in {percent(strangers.auroc)} of all pairs."
     )
-    return Remark(strangers.withheld_share >= _ENOUGH_STRANGERS and strangers.auroc >= _TOLD_APART, text)
+    good = strangers.withheld_share >= _ENOUGH_STRANGERS and strangers.auroc >= _TOLD_APART
+    if strangers.are_easy:
+        text += " Drawings are easily told from photographs: name pictures of your own as evaluation.outside."
+    return Remark(good and not strangers.are_easy, text)
 
 
 def _on_training(validation: Mapping[str, float]) -> list[Remark]:
@@ -167,11 +170,12 @@ def _on_confidence(metrics: Metrics) -> Remark:
 def _on_classes(findings: Findings) -> list[Remark]:
     found = []
     if findings.unknown_classes:
-        names = _some(findings.unknown_classes)
+        names = some_of([readable(label) for label in findings.unknown_classes])
         found.append(Remark(False, f"The test pictures show classes that it was never taught: {names}."))
     if untested := [entry.label for entry in findings.metrics.per_class if not entry.support]:
         them = "it" if len(untested) == 1 else "them"
-        text = f"Nobody knows how it does on {_some(untested)}: no test picture shows {them}."
+        names = some_of([readable(label) for label in untested])
+        text = f"Nobody knows how it does on {names}: no test picture shows {them}."
         found.append(Remark(False, text))
     rows = [row for row in class_rows(findings.metrics) if row.metrics.label not in findings.unknown_classes]
     if not rows:
@@ -190,12 +194,6 @@ def _on_classes(findings: Findings) -> list[Remark]:
     else:
         found.append(Remark(True, "No class is left behind: all of every class are right."))
     return found
-
-
-def _some(labels: Sequence[str]) -> str:
-    """Name the first few classes, and count the others."""
-    names = ", ".join(readable(label) for label in labels[:_NAMED])
-    return names + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
 
 
 def _counts(row: ClassRow) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from imago.data.dataset import ImageDataset
-from imago.data.transforms import MAX_PIXELS, RGB, decode, normalise, resize_to_square
+from imago.data.transforms import RGB, decode, normalise, resize_to_square
 from imago.evaluation.metrics import Finding
 from imago.evaluation.significance import holm, mcnemar
 from imago.serving.runtime import BATCH, Runtime
@@ -113,7 +113,7 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
 
 
 def measure_robustness(
-    runtime: Runtime, dataset: ImageDataset, *, seed: int, limit: int = 96, max_pixels: int = MAX_PIXELS
+    runtime: Runtime, dataset: ImageDataset, *, seed: int, limit: int = 96
 ) -> list[RobustnessResult]:
     """Ask for the same pictures, at most `limit` drawn by `seed`, under every corruption at every strength.
 
@@ -122,7 +122,7 @@ def measure_robustness(
     """
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:limit].tolist()
     seen = runtime.spec.preprocessing
-    whole = (decode(dataset.image(row), max_pixels=max_pixels, side=seen.side) for row in chosen)
+    whole = (decode(dataset.image(row), side=seen.side) for row in chosen)
     pictures = [resize_to_square(picture, seen.image_size) for picture in whole]
     truth = np.array([dataset.labels[row] for row in chosen], dtype=object)
     clean = _right(runtime, pictures, truth)

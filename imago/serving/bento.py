@@ -13,6 +13,7 @@ from imago import telemetry
 from imago.dependencies import sources_of
 from imago.errors import ConfigError, ImagoError
 from imago.home import ROOT
+from imago.quiet import quiet
 from imago.serving.package import ModelPackage
 
 MODULE = "imago.serving.service"
@@ -124,15 +125,12 @@ def _build(card: str, tag: str, model: str, labels: dict[str, str]) -> None:
     import bentoml
 
     name, _, version = tag.partition(":")
-    quiet = logging.getLogger("bentoml")
-    level = quiet.level
     with tempfile.TemporaryDirectory(prefix="imago-bento-") as context:
         for source in endpoint_sources():
             target = Path(context, source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / source, target)
-        quiet.setLevel(logging.WARNING)
-        try:
+        with quiet("bentoml", level=logging.WARNING):
             bentoml.bentos.build(
                 SERVICE,
                 name=name,
@@ -144,8 +142,6 @@ def _build(card: str, tag: str, model: str, labels: dict[str, str]) -> None:
                 python={"packages": [f"{one}=={installed(one)}" for one in REQUIREMENTS], "lock_packages": False},
                 build_ctx=context,
             )
-        finally:
-            quiet.setLevel(level)
 
 
 def _existing(store: Any, tag: str) -> Any:

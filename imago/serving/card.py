@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from imago.errors import some_of
 from imago.serving.package import ModelSpec
 
 _SCARCE = 3  # classes that are named
@@ -83,8 +84,7 @@ def _limits(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> list[st
     if len(set(taught.values())) > 1:
         limits.append(f"It was taught with fewest pictures of {fewest}.")
     if untested:
-        more = f" and {len(untested) - _SCARCE} more" if len(untested) > _SCARCE else ""
-        limits.append(f"Nobody knows how it does on {', '.join(untested[:_SCARCE])}{more}: no test picture shows them.")
+        limits.append(f"Nobody knows how it does on {some_of(untested, most=_SCARCE)}: no test picture shows them.")
     if spec.weights != "none" and spec.weights_license == "not stated":
         limits.append("The licence of the weights that it began with is not stated: find out before you pass it on.")
     return limits

@@ -2,15 +2,13 @@
 
 import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from imago.quiet import quiet
 from imago.training.head import averaged_sides, embed, head_of
 
 _TRACED = 2  # a batch of one would be taken for a constant
@@ -76,7 +74,8 @@ def write_head(model: nn.Module, image_size: int, path: Path) -> None:
 
 def _export(module: nn.Module, example: torch.Tensor, given: str, outputs: list[str], path: Path) -> None:
     """Write a graph with torch's own exporter, which works offline; nothing is said."""
-    with _silent(), torch.no_grad():
+    said_by = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+    with quiet(*said_by), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         torch.onnx.export(
             module.eval(),
             (example,),
@@ -88,18 +87,3 @@ def _export(module: nn.Module, example: torch.Tensor, given: str, outputs: list[
             external_data=False,
             verbose=False,
         )
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

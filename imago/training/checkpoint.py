@@ -60,6 +60,11 @@ def weights_state(weights: str) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
+def described(weights: str) -> str:
+    """Return what of the weights may be told to anybody: a file's or folder's name, without its place, and digest."""
+    return weights if weights in {"hub", "none"} else f"{_weights_path(weights).name} ({weights_state(weights)})"
+
+
 def read_checkpoint(weights: str) -> Checkpoint:
     """Read a file, or a folder in timm's layout or a model package's. Raises ConfigError where it cannot."""
     path = _weights_path(weights)

@@ -12,22 +12,11 @@ from huggingface_hub import constants
 from torch import nn
 
 from imago.data.transforms import Preprocessing
-from imago.errors import ConfigError, did_you_mean, first_line
+from imago.errors import ConfigError, did_you_mean, first_line, some_of
 from imago.training import hub
-from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, unwrapped, weights_state
+from imago.training.checkpoint import UNREADABLE, Checkpoint, State, read_checkpoint, unwrapped
 from imago.training.head import head_keys
 from imago.training.misfits import misfits, missed, not_finite, overheard
-
-__all__ = [
-    "check_architecture",
-    "check_weights",
-    "create_classifier",
-    "has_fixed_size",
-    "license_of",
-    "preprocessing_of",
-    "try_out",
-    "weights_state",
-]
 
 _SEED, _SHOWN = 0, 3
 _WAYS_OUT = "Or set model.weights to a checkpoint's file or folder, or to `none` for a random start."
@@ -237,8 +226,7 @@ def _unfit(architecture: str, image_size: int, error: Exception, key: str = "dat
 
 
 def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - _SHOWN} more (--debug names them)" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{rest}"
+    return some_of(names, most=_SHOWN) + (" (--debug names them)" if len(names) > _SHOWN else "")
 
 
 def _with_all(error: ConfigError, names: list[str]) -> ConfigError:

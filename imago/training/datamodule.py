@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,10 @@ from imago.data.dataset import ImageDataset, Split
 from imago.data.transforms import RGB, Preprocessing, UnreadablePicture, decode, normalise, resize_to_square
 from imago.errors import DataRefused
 from imago.training.augment import Augmentation, augment, erase
+from imago.training.devices import placed
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pictures (N, 3, size, size) float32, and their classes' indices (N,) int64."""
-
-Found = TypeVar("Found")
 
 CACHE_BYTES = 1 << 27  # of both splits together; a step takes many times as long as decoding its pictures again
 _AT_ONCE = 64  # pictures that are decoded before it is seen whether they fit
@@ -131,6 +130,21 @@ class EpochOrder(Sampler[int]):
         return [int(index) for index in torch.randperm(len(self._view), generator=order)]
 
 
+class EvenBatches(Sampler[list[int]]):
+    """The batches of an epoch, whose sizes differ by one at most: each picture once, and never a last one by itself."""
+
+    def __init__(self, sampler: EpochOrder, batch_size: int) -> None:
+        self.sampler = sampler  # by this name Lightning finds it, to say which epoch it is
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in np.array_split(list(self.sampler), len(self)):
+            yield batch.tolist()
+
+
 class Share(Sampler[int]):
     """The pictures that fall to this process, each to one."""
 
@@ -148,23 +162,6 @@ class Share(Sampler[int]):
         return range(rank, self._count, world)
 
 
-def placed() -> tuple[int, int]:
-    """Return the number of this process among those that train together, and how many they are."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
-def of_all(mine: list[Found]) -> list[Found]:
-    """Return what all processes that train together have found."""
-    _, world = placed()
-    if world == 1:
-        return mine
-    found: list[list[Found]] = [[] for _ in range(world)]
-    torch.distributed.all_gather_object(found, mine)
-    return [one for some in found for one in some]
-
-
 def collate(rows: Sequence[tuple[npt.NDArray[np.float32], int]]) -> Batch:
     """Stack rows into a batch."""
     images, labels = zip(*rows, strict=True)
@@ -175,7 +172,8 @@ class PictureDataModule(LightningDataModule):
     """The training and validation pictures of a data set.
 
     `sizes` gives the side in pixels that each epoch trains at; validation is always at the model's own. What is not
-    trained on comes `at_once` pictures at a time.
+    trained on comes `at_once` pictures at a time. A training that goes on has its own `first_epoch`, for Lightning says
+    which it is only after the processes that load its pictures have begun.
     """
 
     def __init__(
@@ -191,6 +189,7 @@ class PictureDataModule(LightningDataModule):
         at_once: int | None = None,
         num_workers: int = 0,
         balanced: bool = False,
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing
@@ -201,6 +200,7 @@ class PictureDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.balanced = balanced
+        self.first_epoch = first_epoch
         self.contents = [(part, dataset.split(part).digests, dataset.split(part).labels) for part in ("train", "val")]
         known = set(classes)
         rows = zip(dataset.split("train").ids, dataset.split("train").labels, strict=True)
@@ -213,31 +213,22 @@ class PictureDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches: shuffled, at the epoch's size."""
-        view = View(self.train_pictures, self.train_labels, self.preprocessing, self.sizes, self.how, self.seed)
-        order = EpochOrder(view, balanced=self.balanced)
-        whole = len(order) > self.batch_size  # a last batch of one picture has no variance to normalise by
-        return self._loader(view, self.batch_size, sampler=order, drop_last=whole)
+        seed, epoch = self.seed, self.first_epoch
+        view = View(self.train_pictures, self.train_labels, self.preprocessing, self.sizes, self.how, seed, epoch)
+        batches = EvenBatches(EpochOrder(view, balanced=self.balanced), self.batch_size)
+        return self._loader(view, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation pictures as the endpoint will see them."""
         view = View(self.val_pictures, self.val_labels, self.preprocessing)
-        return self._loader(view, self.at_once, sampler=Share(len(view)))
+        return self._loader(view, batch_size=self.at_once, sampler=Share(len(view)))
 
     def plain_train_dataloader(self) -> DataLoader[Batch]:
         """Return the training pictures in their order, whole."""
-        return self._loader(View(self.train_pictures, self.train_labels, self.preprocessing), self.at_once)
+        return self._loader(View(self.train_pictures, self.train_labels, self.preprocessing), batch_size=self.at_once)
 
-    def _loader(
-        self, view: View, batch_size: int, *, sampler: Sampler[int] | None = None, drop_last: bool = False
-    ) -> DataLoader[Batch]:
-        return DataLoader(
-            view,  # type: ignore[arg-type]
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-        )
+    def _loader(self, view: View, **drawn: Any) -> DataLoader[Batch]:
+        return DataLoader(view, collate_fn=collate, num_workers=self.num_workers, **drawn)  # type: ignore[arg-type]
 
     def _read(
         self, dataset: ImageDataset, split: Split, classes: Sequence[str], *, square: bool, cache_bytes: int

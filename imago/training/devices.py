@@ -1,12 +1,16 @@
 """Which devices and processes a training may be spread over, and how they are started."""
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 
 from imago.config import TrainingConfig
 from imago.errors import ConfigError, did_you_mean
+
+Found = TypeVar("Found")
 
 _FORKED = {"popen", "fork"}  # how Lightning starts them by itself: what it would launch anew is forked here
 
@@ -57,3 +61,42 @@ def options_of(training: TrainingConfig) -> dict[str, Any]:
             f"training.strategy: the processes of '{strategy}' are not started by fork: take auto or ddp."
         )
     return options | start
+
+
+@contextlib.contextmanager
+def forkable(training: TrainingConfig) -> Iterator[None]:
+    """Let processes that are forked meanwhile compute on one thread each.
+
+    OpenMP's threads do not outlive a fork: a process that has used them leaves its children waiting for them for ever.
+    See https://gcc.gnu.org/bugzilla/show_bug.cgi?id=60035.
+    """
+    if training.devices == 1:
+        yield
+        return
+    threads, said = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # else Lightning shares out all cores among the processes
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["OMP_NUM_THREADS"]
+        if said is not None:
+            os.environ["OMP_NUM_THREADS"] = said
+
+
+def placed() -> tuple[int, int]:
+    """Return the number of this process among those that train together, and how many they are."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def of_all(mine: list[Found]) -> list[Found]:
+    """Return what all processes that train together have found."""
+    _, world = placed()
+    if world == 1:
+        return mine
+    found: list[list[Found]] = [[] for _ in range(world)]
+    torch.distributed.all_gather_object(found, mine)
+    return [one for some in found for one in some]

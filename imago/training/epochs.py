@@ -19,9 +19,11 @@ from imago.errors import ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
 from imago.training.checkpoint import UNREADABLE
-from imago.training.datamodule import Batch, of_all
+from imago.training.datamodule import Batch, EvenBatches
+from imago.training.devices import of_all
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
+from imago.training.shortage import is_lack_of_memory
 
 CHECKPOINT = "last.ckpt"
 
@@ -114,7 +116,7 @@ class Epochs(Callback):
         self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
-        if _has_stopped(self._best.history, self._training):
+        if has_stopped(self._best.history, self._training):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 self._reporting.note(f"stopped: no better {self._training.monitor} in {self._training.patience} epochs")
@@ -135,21 +137,25 @@ class Epochs(Callback):
         self._best.restore(history, EpochResult(**state_dict["best"]), state_dict["state"])
 
 
-def _has_stopped(history: list[EpochResult], training: TrainingConfig) -> bool:
-    """Tell whether the last epochs have brought nothing better, as many as `training.patience` bears."""
+def has_stopped(history: list[EpochResult], training: TrainingConfig) -> bool:
+    """Tell whether the last epochs have brought nothing better, as many as `training.patience` bears.
+
+    The head alone, which is epoch 0, is not counted: the first epochs may do worse, on smaller pictures.
+    """
     if training.patience is None:
         return False
     sign = -1 if training.monitor == "val_loss" else 1
-    values = [sign * getattr(result, training.monitor) for result in history]
-    return len(values) - 1 - max(range(len(values)), key=lambda index: values[index]) >= training.patience
+    values = [sign * getattr(result, training.monitor) for result in history if result.epoch > 0]
+    best = max(range(len(values)), key=lambda index: values[index], default=0)
+    return len(values) - 1 - best >= training.patience
 
 
 def _pictures(trainer: Trainer) -> int:
     """Return how many pictures this process sees in an epoch."""
     loader = trainer.train_dataloader
     assert isinstance(loader, DataLoader)
-    whole = len(loader) * (loader.batch_size or 1)
-    return whole if loader.drop_last else len(loader.sampler)  # type: ignore[arg-type]
+    assert isinstance(loader.batch_sampler, EvenBatches)
+    return len(loader.batch_sampler.sampler)
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class Interrupted:
 
     def is_over(self, training: TrainingConfig) -> bool:
         """Tell whether the training had done its last epoch, or had stopped before it."""
-        return _has_stopped(self.history, training) or self.epochs >= training.epochs
+        return has_stopped(self.history, training) or self.epochs >= training.epochs
 
     def with_kept_batch(self, training: TrainingConfig) -> TrainingConfig:
         """Return the training with as few pictures at a time as this one had come down to."""
@@ -201,13 +207,3 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
 def _read(checkpoint: Path) -> tuple[int, dict[str, Any]]:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return int(content["epoch"]), next(state for name, state in content["callbacks"].items() if Epochs.__name__ in name)
-
-
-def is_lack_of_memory(error: Exception) -> bool:
-    """Tell whether memory was too small: here, on a GPU, or in a process that trained beside this one."""
-    said = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "allocate memory" in said
-        or "OutOfMemoryError" in said
-    )

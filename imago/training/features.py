@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
-from imago.dependencies import digest_of
+from imago.dependencies import digest_of, sources_of
 from imago.files import newest_first, replacing
 from imago.progress import Reporter
 from imago.training.datamodule import PictureDataModule
@@ -89,7 +89,7 @@ def cached_features(path: Path, compute: Callable[[], tuple[Features, Features]]
 def _key(network: nn.Module, data: PictureDataModule) -> str:
     """Return a digest of what decides the features: the backbone, its pictures, and the code that shows them to it."""
     shown = (data.contents, data.preprocessing, data.how is None)
-    by = (torch.__version__, timm.__version__, digest_of(__name__))
+    by = (torch.__version__, timm.__version__, digest_of(sources_of(__name__)))
     digest = hashlib.sha256(repr((shown, by)).encode())
     head = {value.data_ptr() for value in network.get_classifier().state_dict().values()}  # type: ignore[operator]
     for name, value in network.state_dict().items():
@@ -145,7 +145,10 @@ def _undecided(inputs: int, num_classes: int) -> nn.Linear:
 
 
 def _minimise(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor, penalty: float) -> None:
-    """Fit by L-BFGS, on one thread: over so small matrices several wait for each other more than they work."""
+    """Fit by L-BFGS, on one thread: over so small matrices several wait for each other more than they work.
+
+    The gradient is written out, for torch's own engine begins threads on a GPU, after which no process may be forked.
+    """
     optimiser = torch.optim.LBFGS(
         head.parameters(),
         max_iter=_STEPS,
@@ -154,11 +157,15 @@ def _minimise(head: nn.Linear, features: torch.Tensor, labels: torch.Tensor, pen
         line_search_fn="strong_wolfe",
     )
 
+    truth = functional.one_hot(labels, head.out_features)
+
+    @torch.no_grad()
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = functional.cross_entropy(head(features), labels) + penalty * head.weight.square().sum() / 2
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        logs = head(features).log_softmax(1)
+        wrong = (logs.exp() - truth) / len(labels)
+        head.weight.grad = wrong.T @ features + penalty * head.weight
+        head.bias.grad = wrong.sum(0)
+        return functional.nll_loss(logs, labels) + penalty * head.weight.square().sum() / 2
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,16 +1,13 @@
 """Runs Lightning over a module and its pictures, on the devices that were asked for."""
 
 import contextlib
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import distributed
@@ -19,8 +16,11 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from imago.config import TrainingConfig
 from imago.errors import printed_error
 from imago.training.datamodule import PictureDataModule
-from imago.training.devices import options_of
+from imago.training.devices import forkable, options_of
 from imago.training.module import ClassifierModule
+
+LOUD = ("pytorch_lightning", "lightning_fabric", "lightning", "timm")
+"""Loggers whose remarks are of no use here."""
 
 
 class Nodes(DDPStrategy):
@@ -38,7 +38,6 @@ def fit(
     training: TrainingConfig,
     workdir: Path,
     *,
-    logger: Logger | None = None,
     checkpoint: Path | None = None,
 ) -> None:
     """Train, from a `checkpoint` if there is one. What one of several processes raises comes out as here."""
@@ -49,7 +48,7 @@ def fit(
         num_nodes=training.nodes,
         strategy="auto" if training.processes == 1 else Nodes(**options_of(training)),
         use_distributed_sampler=False,
-        logger=logger or False,
+        logger=False,
         callbacks=[callback],
         default_root_dir=workdir,
         enable_checkpointing=False,
@@ -59,7 +58,7 @@ def fit(
         log_every_n_steps=1_000_000,
         precision=module.recipe.precision,
     )
-    with _interruptible():
+    with _interruptible(), forkable(training):
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:
@@ -93,19 +92,3 @@ def seeded(seed: int) -> Iterator[None]:
     with isolate_rng(include_cuda=False):
         seed_everything(seed % 2**32, verbose=False)
         yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's and timm's own remarks to errors for a while."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning", "timm")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -8,7 +8,7 @@ import torch
 
 from imago.config import TrainingConfig
 from imago.footprint import Spent
-from imago.training.datamodule import of_all
+from imago.training.devices import of_all
 
 _PATIENCE = 10  # seconds
 

@@ -17,7 +17,8 @@ from imago.config import TrainingConfig
 from imago.errors import ImagoError
 from imago.progress import Reporter
 from imago.training.activation import keep_less
-from imago.training.datamodule import Batch, of_all
+from imago.training.datamodule import Batch
+from imago.training.devices import of_all
 from imago.training.head import head_keys
 from imago.training.layout import memory_format_of
 from imago.training.recipe import Recipe, at_once
@@ -129,9 +130,6 @@ class ClassifierModule(LightningModule):
         self.train_loss = sum(losses) / max(1, len(losses))
         self.val_loss = functional.cross_entropy(logits, labels).item()
         self.val_accuracy = (logits.argmax(1) == labels).float().mean().item()
-        if self.trainer.loggers:
-            figures = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
-            self.log_dict(figures, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         groups = list(self.parameter_groups())

@@ -1,8 +1,12 @@
 """What to do where memory was too small for a training, or what it takes at a time too few pictures."""
 
+import signal
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException
+
 from imago.config import TrainingConfig
 from imago.errors import ImagoError
-from imago.training.epochs import is_lack_of_memory
 from imago.training.recipe import at_once
 
 
@@ -34,3 +38,17 @@ def refuse_one_picture(error: Exception) -> None:
             "This network's batch norm does not learn from one picture at a time: take two or more "
             "(training.batch_size and training.micro_batch_size), or set training.freeze_batch_norm=true."
         ) from error
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether memory was too small: here, on a GPU, or for a process that trained beside this one.
+
+    Where a machine's memory ends, the kernel kills a process, which has no time to say so.
+    """
+    said = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(error, ProcessExitedException) and error.exit_code == -signal.SIGKILL)
+        or "allocate memory" in said
+        or "OutOfMemoryError" in said
+    )

@@ -18,12 +18,13 @@ from imago.data.dataset import ImageDataset
 from imago.errors import DataRefused, ImagoError
 from imago.history import EpochResult
 from imago.progress import Reporter
+from imago.quiet import quiet
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import create_classifier, try_out
-from imago.training.epochs import is_lack_of_memory
-from imago.training.fit import quiet
+from imago.training.fit import LOUD
 from imago.training.meter import cpu_seconds
 from imago.training.recipe import check_epochs
+from imago.training.shortage import is_lack_of_memory
 from imago.training.space import apply, check_space, draw
 from imago.training.trainer import train
 
@@ -79,8 +80,8 @@ def sweep(
     """Train with values that Optuna draws from `sweep.space`, until `sweep.trials` or `sweep.minutes` are used up.
 
     What was found stands in a file, `store`: a sweep that was cut off goes on after its last whole trial, and
-    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for a lack of memory
-    or disk. The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space
+    `on_trial` is told of those before, too. Whatever error ends a trial, it is a failed one, but for a full
+    disk. The best trial has the highest validation accuracy, then the lowest loss. Raises ConfigError for a space
     that cannot be searched, or what every trial would stumble over alike, DataRefused where there is nothing to train
     with, and ImagoError where every trial failed; the store then forgets them, so that they are tried again.
     """
@@ -99,7 +100,8 @@ def sweep(
         begun = cpu_seconds()
         drawn = study.ask()
         values = {key: draw(drawn, key, rule) for key, rule in config.sweep.space.items()}
-        trial = _run(len(trials), values, config, dataset, reporter, cache, drawn if config.sweep.prune else None)
+        prunable = drawn if config.sweep.prune and config.training.processes == 1 else None
+        trial = _run(len(trials), values, config, dataset, reporter, cache, prunable)
         drawn.set_user_attr("trial", trial.model_dump())
         _tell(study, drawn.number, trial)
         spent += cpu_seconds() - begun
@@ -192,7 +194,7 @@ def _check_shared(config: Config) -> None:
         check_epochs(training, model.weights)
     if training.rand_augment is not None and "training.rand_augment" not in space:
         check_rand_augment(training.rand_augment)
-    with quiet():
+    with quiet(*LOUD):
         network = create_classifier(model.architecture, model.weights, 2, size)
     if training.train_size is not None and "training.train_size" not in space:
         try_out(network, model.architecture, training.train_size, "training.train_size")
@@ -207,7 +209,10 @@ def _run(
     cache: Path | None,
     drawn: optuna.Trial | None,
 ) -> Trial:
-    """Train with the values; what was `drawn` is told of every epoch, and may call it off."""
+    """Train with the values; what was `drawn` is told of every epoch, and may call it off.
+
+    Several processes tell of their epochs only once all are done, when there is nothing left to save.
+    """
     accuracies: dict[int, float] = {}
 
     def on_epoch(result: EpochResult) -> None:

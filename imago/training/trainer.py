@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pytorch_lightning.loggers import Logger
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from imago import progress
 from imago.allocator import kept_memory
@@ -22,6 +21,7 @@ from imago.errors import ConfigError, DataRefused
 from imago.footprint import Spent
 from imago.history import EpochResult
 from imago.progress import Lines, Reporter
+from imago.quiet import quiet
 from imago.training.augment import check_rand_augment
 from imago.training.classifier import (
     create_classifier,
@@ -35,7 +35,7 @@ from imago.training.datamodule import PictureDataModule
 from imago.training.devices import check_devices, check_shares
 from imago.training.epochs import CHECKPOINT, Best, Epochs, Interrupted, interrupted, state_of
 from imago.training.features import Features, features_of
-from imago.training.fit import fit, quiet, seeded
+from imago.training.fit import LOUD, fit, seeded
 from imago.training.head import head_of
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
@@ -43,8 +43,6 @@ from imago.training.module import ClassifierModule, without_checkpoints
 from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
 from imago.training.shortage import for_less_memory, refuse_one_picture
 from imago.training.warmup import warm_up, zero_head
-
-__all__ = ["EpochResult", "TrainedModel", "train"]
 
 _HOPELESS = 5  # times the loss of naming every class alike
 
@@ -76,7 +74,6 @@ def train(
     image_size: int,
     seed: int,
     workdir: Path,
-    logger: Logger | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     reporter: Reporter | None = None,
     cache: Path | None = None,
@@ -97,10 +94,10 @@ def train(
     if training.rand_augment is not None:
         check_rand_augment(training.rand_augment)
     reporter = reporter or (progress.reporter() if training.processes == 1 else Lines(sys.stderr))
-    with kept_memory(), quiet(), reporter as reporting:
+    with kept_memory(), quiet(*LOUD), reporter as reporting:
         cut, meter = interrupted(checkpoint, reporting), Meter(training)
         meter.before = cut.spent if cut else {}
-        surroundings = Surroundings(image_size, seed, workdir, logger, _once(on_epoch), reporting, cache, meter)
+        surroundings = Surroundings(image_size, seed, workdir, _once(on_epoch), reporting, cache, meter)
         while True:
             if cut:
                 asked, training = training, cut.with_kept_batch(training)
@@ -115,7 +112,7 @@ def train(
             try:
                 with seeded(seed):
                     return _train(dataset, model, training, surroundings, cut)
-            except (MemoryError, RuntimeError, ValueError, ProcessRaisedException) as error:
+            except (MemoryError, RuntimeError, ValueError, ProcessException) as error:
                 refuse_one_picture(error)
                 fixed = has_fixed_size(model.architecture)
                 tried = recipe_for(
@@ -135,7 +132,6 @@ class Surroundings:
     image_size: int
     seed: int
     workdir: Path
-    logger: Logger | None
     on_epoch: Callable[[EpochResult], None] | None
     reporting: Reporter
     cache: Path | None
@@ -183,6 +179,7 @@ def _train(
         seed=given.seed,
         num_workers=num_workers(training),
         balanced=training.balance == "sampling",
+        first_epoch=cut.epochs if cut else 0,
     )
     check_shares(training, {"train": len(data.train_labels), "val": len(data.val_labels)})
     best = Best(reporting, given.on_epoch if training.processes == 1 else None)
@@ -212,7 +209,7 @@ def _train(
         over = cut is not None and cut.is_over(training)
         if not over:
             begun = checkpoint if cut else None
-            fit(module, data, callback, training, given.workdir, logger=given.logger, checkpoint=begun)
+            fit(module, data, callback, training, given.workdir, checkpoint=begun)
         apart = training.processes > 1 and checkpoint.exists()  # the best is known to the processes that trained
         if over or apart:
             best.on_epoch = given.on_epoch

@@ -15,6 +15,7 @@ from imago.data.transforms import decode, preprocess
 from imago.errors import ConfigError
 from imago.serving.export import PARITY, export_package, load_module
 from imago.serving.runtime import Runtime
+from imago.training.head import embed
 from imago.training.trainer import TrainedModel, train
 from tests.unit.training.moths import Silence, small_moths
 
@@ -54,11 +55,15 @@ def test_a_family_trains_is_exported_alike_and_read_again(architecture: str, siz
         reporter=Silence(),
     )
     package = export_package(trained, MOTHS, tmp_path / "package", name="moths", weights="none", seed=0)
-    runtime, part = Runtime(package), MOTHS.split("test")
+    runtime, network, part = Runtime(package), load_module(package).eval(), MOTHS.split("test")
     pixels = np.stack([runtime.preprocess(part.image(index)) for index in range(len(part))])
     with torch.inference_mode():
-        logits = load_module(package).eval()(torch.from_numpy(pixels)) / trained.temperature
-    assert np.abs(runtime.predict_array(pixels)[0] - logits.softmax(1).numpy()).max() <= PARITY
+        logits = network(torch.from_numpy(pixels)) / trained.temperature
+        expected = embed(network, network.forward_features(torch.from_numpy(pixels))).numpy()  # type: ignore[operator]
+    answers, embeddings = runtime.predict_array(pixels)
+    assert np.abs(answers - logits.softmax(1).numpy()).max() <= PARITY
+    assert np.abs(expected).max() > 0.01  # after so few steps all answers are alike, and any graph would do for these
+    assert np.abs(embeddings - expected).max() <= PARITY * np.abs(expected).max()
 
 
 LINEAR = {"test_resnet": 64, "test_vit": 64, "test_convnext": 64, "ghostnet_050": 64}

@@ -20,7 +20,7 @@ from imago.data.dataset import ImageDataset
 from imago.data.sources import load_dataset
 from imago.data.synthetic import SPECIES, synthetic_dataset
 from imago.data.transforms import RGB, UnreadablePicture, decode, normalise, resize_to_square
-from imago.errors import ImagoError
+from imago.errors import ImagoError, some_of
 from imago.serving.export import export_package
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import BATCH, Runtime
@@ -104,9 +104,8 @@ def _known(test: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
     if not strange:
         return test
     known = test.without([name for name, label in zip(test.ids, test.labels, strict=True) if label in strange])
-    more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
     text = f"{len(test) - len(known)} of {len(test)} test pictures are left out: the model does not know "
-    warnings.warn(pytest.PytestWarning(f"{text}{', '.join(strange[:NAMED])}{more}."), stacklevel=2)
+    warnings.warn(pytest.PytestWarning(f"{text}{some_of(strange, most=NAMED)}."), stacklevel=2)
     if not len(known):
         pytest.fail("--data: no test picture shows a class that the model knows.", pytrace=False)
     return known
@@ -117,9 +116,8 @@ def _drawn(test: ImageDataset) -> ImageDataset:
     drawn = {test.ids[row] for row in np.random.default_rng(SEED).permutation(len(test))[:MOST]}
     unreadable = [name for row, name in enumerate(test.ids) if name in drawn and not _decodable(test.image(row))]
     if unreadable:
-        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
         text = f"{len(unreadable)} of {len(drawn)} test pictures cannot be decoded and are left out: "
-        warnings.warn(pytest.PytestWarning(f"{text}{', '.join(unreadable[:NAMED])}{more}."), stacklevel=2)
+        warnings.warn(pytest.PytestWarning(f"{text}{some_of(unreadable, most=NAMED)}."), stacklevel=2)
     if len(unreadable) == len(drawn):
         pytest.fail("--data: there is no test picture that can be decoded.", pytrace=False)
     return test.without(set(test.ids) - drawn | set(unreadable))

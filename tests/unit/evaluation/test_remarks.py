@@ -179,6 +179,19 @@ def test_a_model_that_answers_strangers_is_not_praised_for_it() -> None:
     assert texts[text] is False
 
 
+@pytest.mark.parametrize("are_easy", [False, True])
+def test_to_tell_drawings_from_photographs_is_no_praise(are_easy: bool) -> None:
+    strangers = Strangers(what="80 drawings", count=80, withheld=79, auroc=0.99, are_easy=are_easy)
+    rejection = judge_rejection(np.array([0.9, 0.8]), np.array([True, True]), np.array([False, False]), strangers)
+    (said,) = (
+        remark
+        for remark in remarks(report_of(rights(45, 50)).model_copy(update={"rejection": rejection}))
+        if "80 drawings" in remark.text
+    )
+    assert said.good == (not are_easy)
+    assert said.text.endswith("name pictures of your own as evaluation.outside.") == are_easy
+
+
 def test_classes_without_test_pictures_are_not_called_weak() -> None:
     metrics = compute_metrics(np.eye(3)[[0, 1]], np.array([0, 1]), ("a", "b", "c"), bootstrap_samples=0, seed=0)
     report = report_of(rights(2, 2)).model_copy(update={"metrics": metrics})

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from zenml.utils import source_utils
 
 from steps import code
 from steps.code import code_of, key_of
@@ -39,3 +40,14 @@ def test_work_goes_on_only_where_what_decides_it_its_code_and_its_libraries_are_
         assert key("pictures", 1) != before
     (tmp_path / "sweep.py").write_text("second")
     assert key("pictures", 1) != before
+
+
+def test_a_cache_does_not_outlive_the_libraries_that_computed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = code.cached_by("imago.training.trainer")
+    assert policy.cache_func is not None
+    compute = source_utils.load(policy.cache_func)
+    before = compute()
+    assert "torch " in before
+    assert "timm " in before
+    monkeypatch.setattr(code, "version", lambda _: "0.0")
+    assert compute() != before

@@ -1,6 +1,7 @@
 """A classifier begins with the weights that were asked for, or says why it cannot."""
 
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from imago.errors import ConfigError
-from imago.training.classifier import check_architecture, create_classifier, license_of, preprocessing_of, weights_state
+from imago.training.checkpoint import described, weights_state
+from imago.training.classifier import check_architecture, create_classifier, license_of, preprocessing_of
 from imago.training.head import head_keys
 from tests.unit.training.moths import ARCHITECTURE, SIZE
 
@@ -203,3 +205,12 @@ def test_the_state_of_weights_changes_with_the_file(folder: Path, learned: dict[
     assert weights_state(str(folder)) != before
     assert weights_state("hub") == "hub"
     assert weights_state("none") == "none"
+
+
+def test_weights_are_described_without_their_place(tmp_path: Path) -> None:
+    file = tmp_path / "client-x" / "vit.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    said = described(str(file))
+    assert re.fullmatch(r"vit\.safetensors \([0-9a-f]{16}\)", said)
+    assert [described(name) for name in ("hub", "none")] == ["hub", "none"]

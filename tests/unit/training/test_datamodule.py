@@ -6,18 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from imago.data.transforms import Preprocessing, decode, preprocess
 from imago.errors import DataRefused
 from imago.serving.runtime import Prediction, Runtime
 from imago.training.augment import Augmentation
-from imago.training.datamodule import DecodedPictures, EpochOrder, PictureDataModule, View, shrink
+from imago.training.datamodule import DecodedPictures, EpochOrder, EvenBatches, PictureDataModule, View, shrink
 from tests.packages import make_package, picture_bytes
 from tests.unit.training.moths import SIZE, picture_rows, small_moths
 
 PREPROCESSING = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 MOTHS = small_moths()
+PICTURES = DecodedPictures(MOTHS, PREPROCESSING, square=True)
 
 
 def _data(*, seed: int = 0, sizes: tuple[int, ...] = (SIZE,), how: Augmentation | None = None) -> PictureDataModule:
@@ -26,8 +29,8 @@ def _data(*, seed: int = 0, sizes: tuple[int, ...] = (SIZE,), how: Augmentation 
 
 def _first(data: PictureDataModule, epoch: int = 0) -> torch.Tensor:
     loader = data.train_dataloader()
-    assert isinstance(loader.sampler, EpochOrder)
-    loader.sampler.set_epoch(epoch)  # as Lightning does
+    assert isinstance(loader.batch_sampler, EvenBatches)
+    loader.batch_sampler.sampler.set_epoch(epoch)  # as Lightning does
     images: torch.Tensor = next(iter(loader))[0]
     return images
 
@@ -69,12 +72,12 @@ def test_each_epoch_has_its_size_and_the_last_goes_on() -> None:
     assert [_first(data, epoch).shape[-1] for epoch in (0, 1, 2)] == [16, 24, 24]
 
 
-def test_an_epoch_shows_every_picture_once_but_the_last_broken_batch() -> None:
+def test_an_epoch_shows_every_picture_once() -> None:
     data = _data()
     labels = torch.cat([labels for _, labels in data.train_dataloader()])
     assert torch.bincount(labels).tolist() == [12, 12]
     data.batch_size = 10
-    assert [len(labels) for _, labels in data.train_dataloader()] == [10, 10]
+    assert [len(labels) for _, labels in data.train_dataloader()] == [8, 8, 8]
     data.batch_size = 100
     assert [len(labels) for _, labels in data.train_dataloader()] == [24]
 
@@ -118,6 +121,25 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name() -> None:
         PictureDataModule(picture_rows(*rows), ("a", "b"), PREPROCESSING, batch_size=2, sizes=(SIZE,), how=None, seed=0)
 
 
+@given(pictures=st.integers(3, 300), batch_size=st.integers(1, 64), world=st.integers(1, 3))
+def test_every_picture_is_in_one_batch_of_an_epoch_and_batches_are_alike(
+    pictures: int, batch_size: int, world: int
+) -> None:
+    view = View(PICTURES, [0] * pictures, PREPROCESSING, seed=3)
+    drawn: list[int] = []
+    for rank in range(world):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("imago.training.datamodule.placed", lambda rank=rank: (rank, world))
+            batches = EvenBatches(EpochOrder(view), batch_size)
+            sizes = [len(batch) for batch in batches]
+            drawn += [index for batch in batches for index in batch]
+            assert len(sizes) == len(batches)
+        assert sum(sizes) == pictures // world
+        assert max(sizes, default=0) <= batch_size
+        assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    assert len(set(drawn)) == len(drawn) == pictures // world * world
+
+
 def test_validation_pictures_of_classes_that_are_not_trained_are_left_out() -> None:
     data = PictureDataModule(MOTHS, MOTHS.classes[:1], PREPROCESSING, batch_size=4, sizes=(SIZE,), how=None, seed=0)
     assert data.val_labels == [0] * 4
@@ -134,7 +156,9 @@ def test_of_two_processes_each_sees_half_of_an_epoch(monkeypatch: pytest.MonkeyP
     seen, held_out = [], []
     for rank in range(2):
         monkeypatch.setattr("imago.training.datamodule.placed", lambda rank=rank: (rank, 2))
-        sampler, share = data.train_dataloader().sampler, data.val_dataloader().sampler
+        batches, share = data.train_dataloader().batch_sampler, data.val_dataloader().sampler
+        assert isinstance(batches, EvenBatches)
+        sampler = batches.sampler
         assert len(list(sampler)) == len(sampler) == len(data.train_labels) // 2
         seen += list(sampler)
         held_out += list(share)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -10,12 +11,13 @@ from tempfile import mkdtemp
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imago.config import ModelConfig, TrainingConfig
 from imago.errors import ConfigError, ImagoError
 from imago.history import EpochResult
+from imago.training.classifier import create_classifier
 from imago.training.datamodule import Batch
 from imago.training.devices import check_devices
 from imago.training.epochs import CHECKPOINT
@@ -31,10 +33,12 @@ EPOCHS = 4
 PICTURES = plain_pictures(train=12, val=5)  # 24 and 10, of two colours
 
 
-def _train(folder: Path, told: list[EpochResult] | None = None, **options: object) -> TrainedModel:
+def _train(
+    folder: Path, told: list[EpochResult] | None = None, weights: str = "none", **options: object
+) -> TrainedModel:
     return train(
         PICTURES,
-        ModelConfig(architecture=ARCHITECTURE, weights="none"),
+        ModelConfig(architecture=ARCHITECTURE, weights=weights),
         TrainingConfig.model_validate({"epochs": EPOCHS, "label_smoothing": 0, **options}),
         image_size=SIZE,
         seed=0,
@@ -84,6 +88,29 @@ def test_two_processes_draw_every_picture_once_an_epoch_between_them(
     assert sorted(tuple(indices) for indices in judged.values()) == [
         tuple(range(first, 10, 2)) * EPOCHS for first in range(2)
     ]
+
+
+@pytest.mark.timeout(120)
+def test_processes_are_forked_from_one_that_has_used_its_threads_and_fits_the_head_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = create_classifier(ARCHITECTURE, "none", 2, SIZE)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as on a machine with two cores for each of the processes
+    torch.set_num_threads(2)
+    try:
+        trained = _train(tmp_path, batch_size=4, devices=2, weights=str(tmp_path / "weights.safetensors"))
+        assert (os.environ["OMP_NUM_THREADS"], torch.get_num_threads()) == ("2", 2)
+    finally:
+        torch.set_num_threads(1)
+    assert [result.epoch for result in trained.history] == list(range(EPOCHS + 1))  # the head alone, and four
+    assert trained.history[-1].train_loss < 0.1
+
+
+def test_a_process_that_the_kernel_kills_is_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClassifierModule, "training_step", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ImagoError, match=r"Memory does not do for 4 .* set training.micro_batch_size=2"):
+        _train(tmp_path, batch_size=4, devices=2)
 
 
 def test_what_a_process_raises_comes_out_as_what_it_is(tmp_path: Path) -> None:

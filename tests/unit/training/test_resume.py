@@ -234,8 +234,8 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
     assert cut is None or all(value.isfinite().all() for value in state_of(tmp_path / CHECKPOINT)["state"].values())
 
 
-@pytest.mark.parametrize("options", [{"ema_decay": 0.9, "micro_batch_size": 3}])
-def test_averages_and_parts_of_batches_are_gone_on_with(tmp_path: Path, options: dict[str, object]) -> None:
+@pytest.mark.parametrize("options", [{"ema_decay": 0.9, "micro_batch_size": 3}, {"num_workers": 2, "batch_size": 5}])
+def test_what_is_not_in_the_weights_is_gone_on_with_too(tmp_path: Path, options: dict[str, object]) -> None:
     def interrupt(result: EpochResult) -> None:
         if result.epoch == 3:
             raise KeyboardInterrupt
@@ -245,6 +245,7 @@ def test_averages_and_parts_of_batches_are_gone_on_with(tmp_path: Path, options:
         run(tmp_path / "cut", on_epoch=interrupt, **options)
     again = run(tmp_path / "cut", **options)
     assert [result.val_loss for result in again.history] == [result.val_loss for result in uncut.history]
+    assert [result.train_loss for result in again.history] == [result.train_loss for result in uncut.history]
 
 
 @pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02X\xff", None])

@@ -167,6 +167,13 @@ def test_a_trial_that_does_worse_than_the_others_is_given_up_once_they_tell_what
     assert _sweep(config, tmp_path / "trials.log")[0] == result
 
 
+def test_processes_that_tell_of_their_epochs_at_the_end_are_given_up_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imago.training.sweep.train", _trained([0.9, 0.8, 0.1, 0.9, 0.7, 0.1]))
+    config = _config(RATES, trials=6)
+    several = config.model_copy(update={"training": config.training.model_copy(update={"devices": 2})})
+    assert [trial.state for trial in _sweep(several)[0].trials] == ["complete"] * 6
+
+
 @pytest.mark.parametrize(
     ("accuracies", "said"),
     [
