@@ -7,6 +7,8 @@ import click
 from cli.key import key
 from imago.errors import ConfigError
 
+SHARE = 0.1  # of the requests, for a shadow of which nothing else is said
+
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else.")
 _name = click.option(
     "--name", metavar="MODEL", help="Which deployment; without it the one that runs, else the one that changed last."
@@ -74,6 +76,33 @@ def rollback(name: str | None, as_json: bool) -> None:
 
 
 @deployment.command()
+@click.argument("version", required=False)
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE", help="Of the requests; 0.1 if not given."
+)
+@click.option("--stop", "ends", is_flag=True, help="Ask it no more, and end it.")
+@_name
+@_json
+def shadow(version: str | None, share: float | None, ends: bool, name: str | None, as_json: bool) -> None:
+    """Ask VERSION what the endpoint is asked, unseen by its clients.
+
+    Without VERSION, compare what it says with the answers that were given.
+    """
+    if version is not None and ends:
+        raise click.UsageError("Say either VERSION, which is to be asked, or --stop.")
+    if version is None and share is not None:
+        raise click.UsageError("Say which VERSION is to be asked that share.")
+    if ends:
+        from imago.serving.rollout import Deployment
+
+        _show(Deployment(_required(name), by="run.py deployment shadow", on_progress=_say).stop_shadow(), as_json)
+    elif version is not None:
+        _begin_shadow(_required(name), version, share or SHARE, as_json)
+    else:
+        _compare(_required(name), as_json)
+
+
+@deployment.command()
 @_name
 @_json
 def history(name: str | None, as_json: bool) -> None:
@@ -95,6 +124,47 @@ def history(name: str | None, as_json: bool) -> None:
         for word, line in said.items():
             if line:
                 click.echo(f"    {word}{line}")
+
+
+def _begin_shadow(name: str, version: str, share: float, as_json: bool) -> None:
+    from cli import logs
+
+    with logs.stdout_to_stderr():
+        from stack import deploy, register
+
+        logs.configure(debug=False)
+        register.ensure()
+        status = deploy.shadow(name, version, share, _say, by="run.py deployment shadow")
+    _show(status, as_json)
+
+
+def _compare(name: str, as_json: bool) -> None:
+    """Show how the shadow's answers compare, or those of what was one last."""
+    from cli.shadow import tell, tell_status
+    from imago import home
+    from imago.monitoring.prediction_store import PredictionStore
+    from imago.monitoring.shadow_comparison import compare_shadow
+    from imago.serving.rollout import Deployment
+
+    store, status = PredictionStore(home.home() / "predictions.sqlite"), Deployment(name).status()
+    shadow = status.shadow
+    model = status.model["name"] if status.model else name
+    pair = (status.model["version"], shadow.model["version"]) if status.model and shadow else store.last_pair(model)
+    champion, challenger = pair or (None, None)
+    found = compare_shadow(store.mirrored(model, *pair)) if pair else None
+    if as_json:
+        told = {"name": name, "champion": champion, "challenger": challenger}
+        beside = shadow.model_dump(mode="json") if shadow else None
+        click.echo(
+            json.dumps(told | {"shadow": beside, "comparison": found.model_dump(mode="json") if found else None})
+        )
+        return
+    if found is None or champion is None or challenger is None:
+        click.echo(f"No version was ever a shadow of '{name}': `python run.py deployment shadow VERSION` makes one.")
+        return
+    for line in tell(found, champion, challenger):
+        click.echo(line)
+    click.echo(tell_status(shadow) if shadow else "It is no shadow any more.")
 
 
 def _chosen(name: str | None) -> str | None:
@@ -144,6 +214,10 @@ def _show(status: object, as_json: bool) -> None:
             click.echo(f"| {line}")
     else:
         click.echo("Nothing was ever deployed.")
+    if status.shadow:
+        from cli.shadow import tell_status
+
+        click.echo(tell_status(status.shadow))
     if status.previous:
         click.echo(f"Before it: version {status.previous['version']} (`python run.py deployment rollback`)")
 

@@ -41,7 +41,7 @@ def collect(pipeline: str, run: PipelineRunResponse, config: Config) -> dict[str
 
 
 def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
-    from stack.deploy import ensure_deployed
+    from stack.deploy import ensure_deployed, shadow_challenger
     from stack.production import production_version
 
     model = _artifact(run, "train_model", "model")
@@ -51,13 +51,14 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
     production = production_version(config.model.name)
     in_production = production is not None and production.package_id == run.steps["train_model"].outputs["model"][0].id
     version = production.number if production is not None and in_production else decision.challenger_version
-    served = None
+    served, by = None, f"training run {run.id}"
     if bento and config.deploy.enabled and in_production:
-        by = f"training run {run.id}"
         served = ensure_deployed(
             bento, config.deploy, champion=decision.champion_version, by=by, reason=decision.reason
         )
     elif not in_production and production is not None:  # the champion goes on serving
+        if config.deploy.enabled and not _ran(run, "deploy_model"):
+            shadow_challenger(config.model.name, decision, config.deploy, by=by)
         champion = Deployment(config.model.name).status()
         served = champion if champion.running else None
     cached = all(step.status == ExecutionStatus.CACHED for step in run.steps.values())
@@ -75,6 +76,7 @@ def _training(run: PipelineRunResponse, config: Config) -> dict[str, Any]:
         "promoted": decision.promoted,
         "reason": decision.reason,
         "endpoint": served.endpoint if served else None,
+        "shadow": served.shadow.model_dump(mode="json") if served and served.shadow else None,
         "idle": config.deploy.enabled and production is not None and served is None,
         "example": _example(served.endpoint, production.package()) if served and production else None,
         "data": {
@@ -103,6 +105,11 @@ def _curves(spec: ModelSpec, version: str) -> dict[str, str]:
     title = f"{spec.name} version {version}, {spec.architecture}"
     drawn = draw_curves(spec.history, best, title=title, subtitle=f"Kept: {kept(spec.metrics)}")
     return {"curves": _write(f"figures/{spec.name}-{version}-curves.svg", drawn)}
+
+
+def _ran(run: PipelineRunResponse, step: str) -> bool:
+    """Tell whether a step ran this time: it is in this pipeline, and did not come from the cache."""
+    return step in run.steps and run.steps[step].status != ExecutionStatus.CACHED
 
 
 def _forget_copy(run: PipelineRunResponse) -> None:

@@ -44,7 +44,9 @@ def _next(outcome: dict[str, Any]) -> list[tuple[str, str]]:
             tuned = ("--config finetune", "tune the whole network") if epochs == 0 else more
             random = outcome["model"]["weights"] == "none"
             pretrained = (f"{run} --pipeline training … --set model.weights=hub", "start from pretrained weights")
+            beside = (f"{run} deployment shadow --name {name}", "how does it do on what is really asked?")
             return [
+                *([beside] if outcome.get("shadow") else []),
                 (f"{run} data check --data FOLDER", "is it the data?"),
                 (f"{run} --pipeline training … {tuned[0]}", tuned[1]),
                 *([pretrained] if random else []),
@@ -130,6 +132,10 @@ def _rows(outcome: dict[str, Any]) -> list[tuple[str, Any]]:
     if outcome.get("endpoint"):
         rows.append(("endpoint", f"{outcome['endpoint']}/predict"))
         rows.append(("web page", f"{outcome['endpoint']}/ui"))
+    if outcome.get("shadow"):
+        shadow = outcome["shadow"]
+        asked = f"version {shadow['model']['version']} is asked {shadow['share']:.0%} of the same, heard by nobody"
+        rows.append(("shadow", asked if shadow["running"] else f"{asked}, but does not run: {shadow['reason']}"))
     if outcome.get("idle"):
         start = f"python run.py deployment start --name {outcome['model']['name']}"
         rows.append(("endpoint", f"none runs: `{start}` serves the model in production again"))

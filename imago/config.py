@@ -188,6 +188,7 @@ class DeployConfig(Section):
     top_k: int = Field(default=5, ge=1)  # labels in an answer
     max_upload_bytes: int = Field(default=10_000_000, ge=1)  # of a picture
     max_pixels: int = Field(default=50_000_000, ge=1)  # of a picture
+    shadow: Fraction = 0.0  # of the requests: what a challenger that was not promoted is asked, too, unseen; 0: none
     reports: bool = False  # true: the endpoint shows the model's reports at /reports, pictures of the data among them
 
     @field_validator("cors_origins")

@@ -1,17 +1,22 @@
 """Puts a Bento behind the endpoint through the active stack's model deployer, and takes the stages along."""
 
+import logging
 from collections.abc import Callable
 
 from zenml.client import Client
 
 from imago.config import DeployConfig
-from imago.errors import ConfigError, DeploymentFailed, as_note
+from imago.errors import ConfigError, DeploymentFailed, ImagoError, as_note
 from imago.evaluation.card import accuracy_on_tests, evaluated_card
-from imago.serving import bento, deployment, shelf
+from imago.evaluation.gate import GateDecision
+from imago.serving import bento, deployment, health, shelf
+from imago.serving import shadow as shadows
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
 from stack.production import give_back, promote, require_unreplaced, version_of
+
+logger = logging.getLogger("imago.deploy")
 
 
 def deploy(tag: str, config: DeployConfig, *, champion: str | None = None, by: str = "", reason: str = "") -> Status:
@@ -74,3 +79,35 @@ def rollback(name: str, say: Callable[[str], None], *, by: str) -> Status:
             served.rollback()  # to what stands for production, for another try
         raise
     return deploy(previous.tag, previous.config, by=by) if status.running else status  # it serves: ZenML gets to know
+
+
+def shadow(name: str, number: str, share: float, say: Callable[[str], None], *, by: str, reason: str = "") -> Status:
+    """Let a version be asked a share of what the one that serves is asked. Where it has no Bento, one is built.
+
+    Raises ConfigError where nothing can be shadowed, and DeploymentFailed; what serves goes on as before.
+    """
+    version = version_of(name, number)
+    champion = shadows.check(deployment.read(name), f"{name}:{version.number}", share)
+    if not bento.mirrors(champion.tag):
+        raise ConfigError(
+            f"{champion.tag} cannot ask a shadow, for it was built before there were any: run the training that made "
+            "it again, its steps are cached and the Bento is built anew."
+        )
+    package = version.package()
+    card = evaluated_card(package.card, version.report())
+    tag = bento.build_bento(package, name=name, version=version.number, card=card)
+    return Deployment(name, by=by, on_progress=say).start_shadow(tag, share, reason=reason)
+
+
+def shadow_challenger(name: str, decision: GateDecision, config: DeployConfig, *, by: str) -> None:
+    """Let what the gate did not promote be asked `deploy.shadow` of what is asked, where another version serves.
+
+    Where it cannot be, that is said, and fails nothing.
+    """
+    number, current = decision.challenger_version, deployment.read(name).current
+    if decision.promoted or number is None or not config.shadow or current is None or not health.serves(current):
+        return
+    try:
+        shadow(name, number, config.shadow, logger.info, by=by, reason=decision.reason)
+    except (ImagoError, OSError) as error:
+        logger.warning("Version %s is asked nothing in the shadow of %s: %s", number, current.tag, error)

@@ -6,7 +6,7 @@ from zenml import get_step_context, step
 
 from imago.config import DeployConfig
 from imago.evaluation.gate import GateDecision
-from stack.deploy import deploy
+from stack.deploy import deploy, shadow_challenger
 from steps.code import cached_by
 
 
@@ -16,13 +16,14 @@ def deploy_model(
 ) -> Annotated[dict[str, str], "deployment"]:
     """Serve the Bento through the stack's model deployer, once it has answered its golden samples.
 
-    Gives the endpoint and the tag; nothing where no Bento was built. Raises DeploymentFailed, with the version
-    before still serving, and standing for production again.
+    Gives the endpoint and the tag; nothing where no Bento was built, for a challenger that was not promoted: that one
+    becomes the champion's shadow, where `deploy.shadow` asks for it. Raises DeploymentFailed, with the version before
+    still serving, and standing for production again.
     """
+    context = get_step_context()
+    by = f"training run {context.pipeline_run.id}"
     if not bento:
+        shadow_challenger(context.model.name, decision, deploy_config, by=by)
         return {}
-    run = get_step_context().pipeline_run
-    status = deploy(
-        bento, deploy_config, champion=decision.champion_version, by=f"training run {run.id}", reason=decision.reason
-    )
+    status = deploy(bento, deploy_config, champion=decision.champion_version, by=by, reason=decision.reason)
     return {"endpoint": status.endpoint, "bento": bento}

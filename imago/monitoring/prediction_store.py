@@ -1,5 +1,7 @@
 """What the endpoint was asked and what it answered: one SQLite file that several processes may write.
 
+What a shadow answered to the same pictures stands in a table of its own, which no window of predictions reads.
+
 No pandas in here, and Arrow only where a window is read: the endpoint imports it.
 """
 
@@ -8,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -41,12 +43,38 @@ _TYPES = {
 }
 COLUMNS = tuple(_TYPES)
 
-_CREATE = f"CREATE TABLE IF NOT EXISTS predictions ({', '.join(f'{name} {kind}' for name, kind in _TYPES.items())})"
-_INDEX = "CREATE INDEX IF NOT EXISTS predictions_time ON predictions (time)"
-_INSERT = (
-    f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) "  # noqa: S608 - column names are constants
-    f"VALUES ({', '.join(f':{name}' for name in COLUMNS)})"
+_SHADOW_TYPES = {
+    "prediction_id": "TEXT PRIMARY KEY",  # of the prediction that the client was given
+    "time": "TEXT NOT NULL",  # of that prediction
+    "version": "TEXT NOT NULL",  # the shadow's
+    "label": "TEXT",
+    "probability": "REAL",
+    "rejected": "INTEGER",
+    "seconds": "REAL",  # of one core, for decoding and the graph
+    "champion_seconds": "REAL",  # likewise, of the version that the client was answered by
+    "failure": "TEXT",  # why there is no answer
+}
+SHADOW_COLUMNS = tuple(_SHADOW_TYPES)
+
+
+def _create(table: str, types: Mapping[str, str]) -> str:
+    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(f'{name} {kind}' for name, kind in types.items())})"
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    values = ", ".join(f":{name}" for name in columns)
+    return f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - constants all
+
+
+_SCHEMA = (
+    _create("predictions", _TYPES),
+    "CREATE INDEX IF NOT EXISTS predictions_time ON predictions (time)",
+    _create("shadows", _SHADOW_TYPES),
+    "CREATE INDEX IF NOT EXISTS shadows_time ON shadows (time)",
 )
+_INSERT = _insert("predictions", COLUMNS)
+_INSERT_SHADOW = _insert("shadows", SHADOW_COLUMNS)
+_PRUNE_SHADOWS = "DELETE FROM shadows WHERE time < ?"
 _WITHIN = "FROM predictions WHERE time >= :since AND time < :until"
 _OF_WHOM = " AND (:model IS NULL OR model = :model) AND (:version IS NULL OR version = :version)"
 _COUNT = f"SELECT count(*) {_WITHIN}{_OF_WHOM}"
@@ -55,6 +83,25 @@ _WINDOW = f"""
 SELECT * FROM (SELECT {", ".join(COLUMNS)} {_WITHIN}{_OF_WHOM} ORDER BY prediction_id LIMIT :most)
 ORDER BY time, prediction_id
 """  # noqa: S608 - of random ids the first in their order are a sample
+_PAIRS = "FROM shadows s JOIN predictions p USING (prediction_id) WHERE p.model = :model"
+_MIRRORED = f"""
+SELECT p.label, p.rejected, p.feedback, s.label, s.rejected, s.champion_seconds, s.seconds, s.failure
+{_PAIRS} AND p.version = :champion AND s.version = :shadow
+"""
+_LAST_PAIR = f"SELECT p.version, s.version {_PAIRS} ORDER BY s.time DESC LIMIT 1"
+
+
+class Mirrored(NamedTuple):
+    """What two versions said of one picture: the champion, whose answer was returned, and its shadow."""
+
+    label: str
+    rejected: bool
+    feedback: str | None  # the true label, once somebody has said it
+    shadow_label: str | None  # None: it gave no answer
+    shadow_rejected: bool
+    seconds: float | None  # of one core
+    shadow_seconds: float | None
+    failure: str | None
 
 
 def timestamp(moment: datetime) -> str:
@@ -105,6 +152,24 @@ class PredictionStore:
         """Keep rows, but those whose id is there already. Raises ImagoError where the file cannot be written."""
         with self._connect(create=True) as connection:
             connection.executemany(_INSERT, [_encoded(row) for row in rows])
+
+    def add_shadows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what a shadow answered, by `SHADOW_COLUMNS`. Raises ImagoError where the file cannot be written."""
+        with self._connect(create=True) as connection:
+            connection.executemany(_INSERT_SHADOW, [{name: row.get(name) for name in SHADOW_COLUMNS} for row in rows])
+
+    def mirrored(self, model: str, champion: str, shadow: str) -> list[Mirrored]:
+        """Return what both of two versions were asked, in no order."""
+        found = self._rows(_MIRRORED, {"model": model, "champion": champion, "shadow": shadow})
+        return [
+            Mirrored(label, bool(rejected), feedback, theirs, bool(they_rejected), *rest)
+            for label, rejected, feedback, theirs, they_rejected, *rest in found
+        ]
+
+    def last_pair(self, model: str) -> tuple[str, str] | None:
+        """Return the versions of a model that were mirrored last, champion and shadow, or None where none were."""
+        rows = self._rows(_LAST_PAIR, {"model": model})
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
 
     def hold(self) -> sqlite3.Connection:
         """Return an idle connection to the file, which must be there, for whoever writes often.
@@ -162,10 +227,11 @@ class PredictionStore:
         return str(rows[0][0]) if rows else None
 
     def prune(self, before: datetime) -> int:
-        """Forget the predictions made before a moment; return how many they were."""
+        """Forget the predictions made before a moment, and their shadows'; return how many predictions they were."""
         if not self.path.exists():
             return 0
         with self._connect() as connection:
+            connection.execute(_PRUNE_SHADOWS, (timestamp(before),))
             return connection.execute("DELETE FROM predictions WHERE time < ?", (timestamp(before),)).rowcount
 
     def _rows(self, query: str, values: Mapping[str, Any]) -> list[Any]:
@@ -183,8 +249,8 @@ class PredictionStore:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute(_CREATE)
-                connection.execute(_INDEX)
+                for statement in _SCHEMA:  # a store of before shadows gets their table
+                    connection.execute(statement)
                 with connection:
                     yield connection
             finally:

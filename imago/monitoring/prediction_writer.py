@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ class PredictionWriter:
     """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
     Rows older than `keep` are forgotten, so that the store does not grow without end. `on_lost` is told how many rows
-    were given up, each time that some were.
+    were given up, each time that some were; `add` is how the store takes rows, if not as predictions.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class PredictionWriter:
         max_pending: int = MAX_PENDING,
         keep: timedelta | None = None,
         on_lost: Callable[[int], object] = lambda _: None,
+        add: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ) -> None:
         self.store = store
+        self._add = add or store.add
         self.keep = keep
         self._prune_at = 0.0
         self.interval = interval
@@ -107,7 +109,7 @@ class PredictionWriter:
 
     def _write(self, rows: list[Mapping[str, Any]]) -> bool:
         try:
-            self.store.add(rows)
+            self._add(rows)
             if self._held is None:
                 self._held = self.store.hold()
         except ImagoError as error:

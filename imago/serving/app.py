@@ -4,7 +4,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -31,6 +32,7 @@ from imago.serving.degraded import degraded
 from imago.serving.entrance import Entrance
 from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
+from imago.serving.mirror import Asked, Mirror, server_timing
 from imago.serving.openapi import describe
 from imago.serving.refusal import (
     Refusal,
@@ -88,6 +90,7 @@ class Application:
         self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
         self.queue_length = metrics.queue("predict")
         self.writer = _writer(settings, metrics)
+        self.mirror = _mirror(settings, metrics, self.version)
         self.log = log
         if log is not None:
             log.on_lost = metrics.lines_lost.inc
@@ -131,22 +134,30 @@ class Application:
     async def predict(self, request: Request) -> Response:
         with self._place():
             (picture,) = await self._pictures(request, "image")
-            (answer,) = await self.queue.run(self._predict, [picture], time.perf_counter())
+            (answer,), seconds = await self.queue.run(self._predict, [picture], time.perf_counter())
         with self.metrics.stages["answer"].time():
-            return JSONResponse(self._told(self._readable(answer, picture), keep=is_kept(request)))
+            kept = is_kept(request)
+            told = self._told(self._readable(answer, picture), keep=kept)
+            if not kept:
+                return JSONResponse(told, headers=server_timing(seconds))
+            return JSONResponse(told, background=self._mirrored([(told, picture)], seconds))
 
     async def predict_batch(self, request: Request) -> Response:
         with self._place():
             pictures = await self._pictures(request, "images")
-            answers = await self.queue.run(self._predict, pictures, time.perf_counter())
+            answers, seconds = await self.queue.run(self._predict, pictures, time.perf_counter())
         results: list[dict[str, Any]] = []
+        answered: list[tuple[dict[str, Any], bytes]] = []
         with self.metrics.stages["answer"].time():
+            kept = is_kept(request)
             for answer, picture in zip(answers, pictures, strict=True):
                 try:
-                    results.append(self._told(self._readable(answer, picture), keep=is_kept(request)))
+                    results.append(self._told(self._readable(answer, picture), keep=kept))
+                    answered.append((results[-1], picture))
                 except Refusal as refusal:
                     results.append(refusal.body())
-            return JSONResponse({"model": self.model, "results": results})
+            after = self._mirrored(answered, seconds / len(pictures)) if kept else None
+            return JSONResponse({"model": self.model, "results": results}, background=after)
 
     async def explain(self, request: Request) -> Response:
         with self.explain_queue.place():
@@ -257,6 +268,8 @@ class Application:
         """End the threads, and keep what is not yet kept."""
         self.queue.close()
         self.explain_queue.close()
+        if self.mirror is not None:
+            self.mirror.close()
         if self.writer is not None:
             self.writer.close()
 
@@ -279,13 +292,21 @@ class Application:
                 seconds=settings.upload_seconds,
             )
 
-    def _predict(self, pictures: list[bytes], asked: float) -> list[Prediction | Unreadable]:
-        """Predict what was read at a moment of `time.perf_counter`."""
+    def _predict(self, pictures: list[bytes], asked: float) -> tuple[list[Prediction | Unreadable], float]:
+        """Predict what was read at a moment of `time.perf_counter`, and say how many seconds of one core that took."""
         self.metrics.stages["wait"].observe(time.perf_counter() - asked)
-        settings = self.settings
-        return self.runtime.predict(
+        settings, begun = self.settings, time.thread_time()
+        answers = self.runtime.predict(
             pictures, top_k=settings.top_k, max_pixels=settings.max_pixels, observe=self.metrics.ran
         )
+        return answers, time.thread_time() - begun
+
+    def _mirrored(self, answered: Sequence[tuple[dict[str, Any], bytes]], seconds: float) -> BackgroundTask | None:
+        """Return what lets a shadow see pictures that have been answered, each in so many seconds, if there is one."""
+        if self.mirror is None:
+            return None
+        now = datetime.now(UTC)
+        return self.mirror.after([Asked(picture, told["prediction_id"], now, seconds) for told, picture in answered])
 
     def _readable(self, answer: Prediction | Unreadable, picture: bytes) -> Prediction:
         if isinstance(answer, Prediction):
@@ -342,6 +363,12 @@ def _writer(settings: ServingSettings, metrics: Metrics) -> PredictionWriter | N
         return None
     store = PredictionStore(settings.predictions)
     return PredictionWriter(store, keep=timedelta(days=settings.keep_days), on_lost=metrics.lost.inc)
+
+
+def _mirror(settings: ServingSettings, metrics: Metrics, version: str) -> Mirror | None:
+    if settings.shadow is None or settings.predictions is None:
+        return None
+    return Mirror(settings.shadow, PredictionStore(settings.predictions), metrics, version=version)
 
 
 def is_kept(request: Request) -> bool:

@@ -20,6 +20,7 @@ from imago.serving.package import ModelPackage
 MODULE = "imago.serving.service"
 SERVICE = f"{MODULE}:Endpoint"
 PAGE = "imago/serving/page"
+MIRROR = "imago/serving/mirror.py"
 REQUIREMENTS = (
     "numpy",
     "onnxruntime",
@@ -73,6 +74,15 @@ def is_built(tag: str) -> bool:
     import bentoml
 
     return _existing(bentoml.bentos, tag) is not None
+
+
+def mirrors(tag: str) -> bool:
+    """Tell whether the endpoint in a Bento can ask a shadow; one that was built before there were any cannot."""
+    telemetry.switch_off()
+    import bentoml
+
+    existing = _existing(bentoml.bentos, tag)
+    return existing is not None and Path(existing.path, "src", MIRROR).is_file()
 
 
 def exact_tag(name: str, version: str) -> str:

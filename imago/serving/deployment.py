@@ -67,17 +67,28 @@ class Event(Record):
     """Something that happened to a deployment."""
 
     time: str  # ISO 8601, UTC
-    action: str  # deployed, rolled back, started, stopped, gave way, ended (by itself), failed (to be deployed)
+    action: str  # deployed, rolled back, started, stopped, gave way, ended (by itself), failed (to be deployed),
+    #              shadow started, shadow ended, shadow failed (to be started)
     tag: str
     detail: str = ""
     by: str = ""  # the command or the pipeline run
     reason: str = ""  # the gate's, where a pipeline run deployed it
 
 
+class Shadow(Record):
+    """A version that is asked a share of what the one that serves is asked, and never heard by a client."""
+
+    tag: str
+    share: float  # of the requests
+    since: str  # ISO 8601, UTC
+    process: Process
+
+
 class State(Record):
     """All that is kept of a deployment. `leftover` processes have to be ended by whoever comes next."""
 
     current: Version | None = None
+    shadow: Shadow | None = None
     previous: Version | None = None
     leftover: tuple[Process, ...] = ()
     history: tuple[Event, ...] = ()
@@ -91,6 +102,17 @@ class State(Record):
         return self.model_copy(update={"history": (*self.history, event)[-HISTORY:]})
 
 
+class ShadowStatus(Record):
+    """What a shadow does at this moment."""
+
+    running: bool
+    model: dict[str, str]
+    share: float
+    since: str
+    pids: tuple[int, ...] = ()
+    reason: str | None = None  # why it does not answer
+
+
 class Status(Record):
     """What a deployment does at this moment."""
 
@@ -102,6 +124,7 @@ class Status(Record):
     since: str | None = None
     reason: str | None = None  # why nothing is served
     log: tuple[str, ...] = ()  # its last lines, where what served ended by itself
+    shadow: ShadowStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

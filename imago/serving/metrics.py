@@ -51,6 +51,12 @@ class Metrics:
             "imago_predictions_lost", "Predictions that could not be kept for monitoring.", registry=self.registry
         )
         self.lines_lost = Counter("imago_log_lines_lost", "Lines that the log could not take.", registry=self.registry)
+        self.shadow = Counter(
+            "imago_shadow_requests",
+            "Requests that a shadow was asked, by its version and what came of it; dropped: too many were waiting.",
+            ["version", "outcome"],
+            registry=self.registry,
+        )
         stages = Histogram(
             "imago_stage_seconds",
             "Seconds of an answer's stages: read its body, wait for its turn, decode, forward, answer.",

@@ -34,8 +34,13 @@ class NoAnswerError(ImagoError):
     """A supervisor that does not answer."""
 
 
-def start(name: str, command: Sequence[str], *, workers: int, environment: Mapping[str, str]) -> Process:
-    """Start a supervisor with its workers, in a session of its own so that it outlives this process."""
+def start(
+    name: str, command: Sequence[str], *, workers: int, environment: Mapping[str, str], niceness: int = 0
+) -> Process:
+    """Start a supervisor with its workers, in a session of its own so that it outlives this process.
+
+    The nicer they are, from 0 to 19, the more they leave to others.
+    """
     place = folder() / "runs" / f"{name}-{uuid4().hex[:8]}"
     (place / "metrics").mkdir(parents=True)
     _forget_old(name)
@@ -43,7 +48,7 @@ def start(name: str, command: Sequence[str], *, workers: int, environment: Mappi
     if len(control.encode()) > LONGEST_SOCKET_PATH:
         control = str(Path(tempfile.mkdtemp(prefix="imago-")) / "control")
     arguments = ["--control", control, "--folder", str(place), "--log-bytes", str(LOG_BYTES)]
-    arguments += ["--workers", str(workers), "--grace", str(GRACE_SECONDS), "--", *command]
+    arguments += ["--workers", str(workers), "--grace", str(GRACE_SECONDS), "--nice", str(niceness), "--", *command]
     with (place / "server.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", str(SUPERVISOR), *arguments],

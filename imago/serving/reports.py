@@ -85,7 +85,7 @@ def _history(file: Path) -> Iterator[str]:
     yield '<ul class="listed">'
     for event in reversed(events[-LONGEST_HISTORY:]):
         time, action, tag, detail, reason = (escape(str(event.get(key) or "")) for key in _SAID)
-        if action == "failed":
+        if action.endswith("failed"):
             detail = ""  # it names files of this machine
         when = time[:16].replace("T", " ")
         yield f'<li><span class="quiet">{when} UTC</span><br><b>{action}</b> {tag} {detail}<br>{reason}</li>'

@@ -8,23 +8,20 @@ fails before that ends the new version and leaves the old one alone.
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from imago import home, telemetry
 from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
-from imago.serving import deployment, golden_samples, guard, health, key_file, processes, shelf
-from imago.serving.deployment import Process, State, Status, Version
+from imago.serving import deployment, golden_samples, guard, health, key_file, processes, shadow, trial
+from imago.serving.deployment import Process, Shadow, State, Status, Version
 from imago.serving.history import Entry, entries
 from imago.serving.package import ModelPackage
-
-PROGRESS_SECONDS = 5.0
+from imago.serving.trial import Trial
 
 logger = logging.getLogger("imago.rollout")
 
@@ -87,7 +84,8 @@ class Deployment:
     def serves(self, tag: str, config: DeployConfig) -> bool:
         """Say whether this very Bento is serving, configured and guarded as it would be now."""
         current = deployment.read(self.name).current
-        same = current is not None and (current.tag, current.config) == (tag, config)
+        alike = current and config.model_copy(update={"shadow": current.config.shadow})  # which is not its own affair
+        same = current is not None and (current.tag, current.config) == (tag, alike)
         return bool(same and current and not guard.changed(current.guard, os.environ) and self.status().running)
 
     def start(self) -> Status:
@@ -126,6 +124,31 @@ class Deployment:
                 raise ConfigError(f"Deployment '{self.name}' has no version before this one to go back to.")
             return self._replace(state, state.previous.tag, state.previous.config, "rolled back")
 
+    def start_shadow(self, tag: str, share: float, *, reason: str = "") -> Status:
+        """Start a version beside the one that serves, to be asked a share of the same; it takes another's place.
+
+        Raises ConfigError where nothing serves or this version does, and DeploymentFailed where it cannot be started;
+        what serves goes on as before.
+        """
+        with deployment.locked(self.name):
+            state = self._tidy()
+            champion = shadow.check(state, tag, share)
+            note = shadow.read_note(self.name)
+            if state.shadow and state.shadow.tag == tag and note and note.port == state.shadow.process.port:
+                again = state.shadow.model_copy(update={"share": share})
+                shadow.write_note(self.name, note.model_copy(update={"share": share}))
+                deployment.write(self.name, state.model_copy(update={"shadow": again}))
+                return self.status()
+            state = self._without_shadow(state, f"for {tag}")
+            self._begin_shadow(state, champion, tag, share, reason)
+            return self.status()
+
+    def stop_shadow(self) -> Status:
+        """End the shadow and all its processes, where there is one."""
+        with deployment.locked(self.name):
+            self._without_shadow(self._tidy(), "stopped")
+            return self.status()
+
     def require_port(self, config: DeployConfig) -> None:
         """Raise DeploymentFailed where a stranger holds the port, before the work for a deployment is done."""
         known = [deployment.read(name).current for name in deployment.names()]
@@ -139,6 +162,7 @@ class Deployment:
         previous = state.previous.model if state.previous else None
         if state.current is None:
             return Status(running=False)
+        beside = shadow.status(state.shadow)
         process = state.current.process
         running = (
             process is not None and processes.alive(process) and health.answers(f"{state.current.endpoint}/readyz")
@@ -152,6 +176,7 @@ class Deployment:
             since=state.current.since,
             reason=None if running else health.why_not(state, process),
             log=tuple(processes.log_tail(process)) if process and not running else (),
+            shadow=beside,
         )
 
     def history(self) -> tuple[Entry, ...]:
@@ -160,7 +185,7 @@ class Deployment:
 
     def _end_current(self, action: str, detail: str = "") -> Version | None:
         """End the version that serves and return it, or None where none does."""
-        state = self._tidy()
+        state = self._without_shadow(self._tidy(), action)
         current = state.current
         if current is None or current.process is None:
             return None
@@ -178,7 +203,7 @@ class Deployment:
             processes.end(process)
         if state.current and state.current.process and not processes.alive(state.current.process):
             processes.end(state.current.process)
-        tidied = health.told(state).model_copy(update={"leftover": ()})
+        tidied = shadow.tidied(self.name, health.told(state), by=self.by).model_copy(update={"leftover": ()})
         if tidied != state:
             deployment.write(self.name, tidied)
         return tidied
@@ -187,6 +212,8 @@ class Deployment:
         neighbour = self._neighbour(config)
         with self._failure_noted(state, tag, reason):
             old, new, committed = self._switch(state, tag, config, neighbour, action, reason)
+        if state.shadow:
+            shadow.end(self.name, state.shadow)
         if old and old.process:
             self.say(f"{tag} serves; draining {old.tag}")
             processes.end(old.process)
@@ -198,15 +225,47 @@ class Deployment:
             self.say(warning)
         return self.status()
 
+    def _begin_shadow(self, state: State, champion: Version, tag: str, share: float, reason: str) -> None:
+        config, note = champion.config, shadow.new_note(champion, tag, share)
+        detail = f"asked {share:.0%} of what {champion.tag} is asked"
+        with self._failure_noted(state, tag, reason, action="shadow failed"):
+            package = self.package(tag)
+            golden_samples.check_sizes(package, tag, config)
+            self.say(f"starting {tag}; {champion.tag} serves, and goes on to")
+            failed = f"{tag} does not shadow {champion.tag}, which serves as before"
+            beside = Trial(f"{self.name}.shadow", tag, package, config, self.command(tag), self.say, failed)
+            environment = trial.environment(tag, config) | shadow.environment(note.key, champion)
+            began = partial(self._note_leftover, state)
+            with beside.passed(environment, note.key, began=began, workers=1, niceness=shadow.NICENESS) as process:
+                new = Shadow(tag=tag, share=share, since=deployment.now(), process=process)
+                begun = state.model_copy(update={"shadow": new})
+                begun = begun.with_event("shadow started", tag, detail, by=self.by, reason=reason)
+                deployment.write(self.name, begun)
+                shadow.write_note(self.name, note.model_copy(update={"port": process.port}))
+        self.say(f"{tag} is {detail}; no client hears it")
+
+    def _without_shadow(self, state: State, why: str) -> State:
+        """End the shadow, where there is one, and return the state without it."""
+        if state.shadow is None:
+            return state
+        self.say(f"ending the shadow {state.shadow.tag}")
+        shadow.end(self.name, state.shadow)
+        state = shadow.without(state, why, by=self.by)
+        deployment.write(self.name, state)
+        return state
+
+    def _note_leftover(self, state: State, process: Process) -> None:
+        deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
+
     @contextmanager
-    def _failure_noted(self, state: State, tag: str, reason: str) -> Iterator[None]:
+    def _failure_noted(self, state: State, tag: str, reason: str, *, action: str = "failed") -> Iterator[None]:
         """Put what fails into the history, beside the state as it was before."""
         try:
             yield
         except BaseException as error:
             detail = " ".join(f"{error or type(error).__name__}".split())
             try:
-                failed = state.with_event("failed", tag, detail, by=self.by, reason=reason)
+                failed = state.with_event(action, tag, detail, by=self.by, reason=reason)
                 deployment.write(self.name, failed)
             except OSError as full:  # the state before still stands there
                 self.say(f"the failure could not be noted in the history: {full}")
@@ -216,7 +275,6 @@ class Deployment:
         self, state: State, tag: str, config: DeployConfig, neighbour: str | None, action: str, reason: str
     ) -> tuple[Version | None, Version, State]:
         """Let a version answer on the public port, and return what served before, what does now, and the new state."""
-        deadline = time.monotonic() + config.timeout_seconds
         old = state.current if state.current and state.current.process and health.serves(state.current) else None
         package = self.package(tag)
         golden_samples.check_sizes(package, tag, config)
@@ -224,34 +282,23 @@ class Deployment:
         guarded, own = guard.renewed(state.current, os.environ, key_file.path())
         meanwhile = old.tag if old else f"{neighbour}, whose port it takes over," if neighbour else "nothing"
         self.say(f"starting {tag}; {meanwhile} serves meanwhile")
-        environment = _environment(tag, config) | own
-        process: Process | None = None
-        try:
-            process = processes.start(self.name, self.command(tag), workers=config.workers, environment=environment)
-            deployment.write(self.name, state.model_copy(update={"leftover": (process,)}))
-            process = self._wait_until_ready(process, tag, deadline)
-            key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
-            if guarded.named:
-                guard.require_closed(f"http://127.0.0.1:{process.port}", key_file.path())
-            golden_samples.check_answers(package, tag, f"http://127.0.0.1:{process.port}", key, deadline)
-            self.say(f"{tag} answered its {len(package.golden)} golden samples")
-            if lost := processes.ask(process, "status")["lost"]:
-                raise ImagoError(f"{lost} of its workers died while it was tried")
+        failed = f"{tag} was not deployed, {f'{old.tag} still serves' if old else 'nothing is served'}"
+        tried = Trial(self.name, tag, package, config, self.command(tag), self.say, failed)
+        mirrors = {"IMAGO_SHADOW": str(shadow.note_path(self.name))}
+        environment = trial.environment(tag, config) | own | mirrors
+        key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
+        keys = key_file.path() if guarded.named else None
+        began = partial(self._note_leftover, state)
+        with tried.passed(environment, key, began=began, workers=config.workers, keys=keys) as process:
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
-            ended = (old.process,) if old and old.process else ()
-            committed = state.model_copy(
+            ended = tuple(one.process for one in (old, state.shadow) if one and one.process)
+            committed = shadow.without(state, f"{tag} was {action}", by=self.by).model_copy(
                 update={"current": new, "leftover": ended, "previous": _previous(state, tag)}
-            ).with_event(action, tag, f"in place of {old.tag}" if old else "", by=self.by, reason=reason)
+            )
+            detail = f"in place of {old.tag}" if old else ""
+            committed = committed.with_event(action, tag, detail, by=self.by, reason=reason)
             deployment.write(self.name, committed)
-        except BaseException as error:
-            if process is not None:
-                self._give_up(process)
-            if isinstance(error, ImagoError | httpx.HTTPError | OSError):
-                still = f"{old.tag} still serves" if old else "nothing is served"
-                log = f" (its log: {process.folder}/server.log)" if process else ""
-                raise DeploymentFailed(f"{tag} was not deployed, {still}: {error}{log}") from error
-            raise
         return old, new, committed
 
     def _send_away(self, neighbour: str, tag: str) -> None:
@@ -289,32 +336,6 @@ class Deployment:
         _require_free(config)
         return {}
 
-    def _wait_until_ready(self, process: Process, tag: str, deadline: float) -> Process:
-        begun = told = time.monotonic()
-        while True:
-            if not processes.alive(process):
-                raise ImagoError("its server process ended while starting")
-            try:
-                answer = processes.ask(process, "status", timeout=5)
-                process = process.model_copy(update={"port": answer["port"]})
-                if answer["ready"] and health.answers(f"http://127.0.0.1:{process.port}/readyz"):
-                    return process
-            except processes.NoAnswerError:
-                pass  # it has only just been started
-            moment = time.monotonic()
-            if moment > deadline:
-                raise ImagoError(f"it was not ready within {moment - begun:.0f} s (deploy.timeout_seconds)")
-            if moment - told >= PROGRESS_SECONDS:
-                told = moment
-                self.say(f"waiting for {tag}: {moment - begun:.0f} s of at most {deadline - begun:.0f} s")
-            time.sleep(0.1)
-
-    def _give_up(self, process: Process) -> None:
-        """Show the end of its log, and end it."""
-        for line in processes.log_tail(process):
-            self.say(f"| {line}")
-        processes.end(process, grace=1)
-
 
 def _require_free(config: DeployConfig) -> None:
     try:
@@ -332,21 +353,3 @@ def _previous(state: State, tag: str) -> Version | None:
     if state.current is None or state.current.tag == tag:
         return state.previous
     return state.current.model_copy(update={"process": None})
-
-
-def _environment(tag: str, config: DeployConfig) -> dict[str, str]:
-    """Return what the service reads at its start."""
-    telemetry.switch_off()
-    return {
-        "BENTOML_HOME": str(home.home() / "bentoml"),
-        **os.environ,
-        "IMAGO_HOME": str(home.home()),
-        "IMAGO_PREDICTIONS": str(home.home() / "predictions.sqlite"),
-        "IMAGO_MODEL_VERSION": deployment.model_of(tag)["version"],
-        "IMAGO_TOP_K": str(config.top_k),
-        "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
-        "IMAGO_MAX_PIXELS": str(config.max_pixels),
-        "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
-        "IMAGO_TRUSTED_PROXIES": " ".join(config.trusted_proxies),
-        "IMAGO_SHELF": str(shelf.of(**deployment.model_of(tag))) if config.reports else "",
-    }

@@ -9,6 +9,8 @@ Set up by the environment of whoever starts it:
 - `IMAGO_API_KEY`: a key that clients must send (`Authorization: Bearer KEY` or `X-API-Key: KEY`); absent: none
 - `IMAGO_KEYS`: the file of the keys with names that they may send as well, looked at once a second; absent: none
 - `IMAGO_PROBE_KEY`: the key of a deployment's own probes, made anew for each; absent: none
+- `IMAGO_SHADOW`: the file that says which version is to be asked a share of the same, unseen, looked at once a second;
+  absent: none ever is
 - `IMAGO_SHELF`: the folder of the model's reports, which `/reports` shows; absent: it shows none
 - `IMAGO_CORS_ORIGINS`: whose pages may ask from a browser, such as `https://moths.example`, with spaces between;
   absent: nobody's

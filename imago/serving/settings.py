@@ -29,6 +29,7 @@ class ServingSettings:
     api_key: str | None = None
     keys: Path | None = None  # the file of named keys; None: there are none
     probe_key: str | None = None  # lets the rollout's probes in where clients are asked for a key
+    shadow: Path | None = None  # the file that says which version is asked as well, unseen; None: none ever is
     shelf: Path | None = None  # the folder of the model's reports; None: they are not shown
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser
     log_format: LogFormat = "text"
@@ -53,7 +54,7 @@ class ServingSettings:
     def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":
         """Read `IMAGO_*` variables; one that is empty counts as absent. Raises ConfigError."""
         predictions, keys = environment.get("IMAGO_PREDICTIONS"), environment.get("IMAGO_KEYS")
-        shelf = environment.get("IMAGO_SHELF")
+        shelf, shadow = environment.get("IMAGO_SHELF"), environment.get("IMAGO_SHADOW")
         return cls(
             version=environment.get("IMAGO_MODEL_VERSION") or None,
             predictions=Path(predictions) if predictions else None,
@@ -64,6 +65,7 @@ class ServingSettings:
             api_key=environment.get("IMAGO_API_KEY") or None,
             keys=Path(keys) if keys else None,
             probe_key=environment.get("IMAGO_PROBE_KEY") or None,
+            shadow=Path(shadow) if shadow else None,
             shelf=Path(shelf) if shelf else None,
             cors_origins=tuple(environment.get("IMAGO_CORS_ORIGINS", "").split()),
             log_format=_log_format(environment),

@@ -297,6 +297,13 @@ def borrow(control: str) -> socket.socket:
     return socket.socket(fileno=fds[0])
 
 
+def be_nice(niceness: int) -> None:
+    """Leave the processor to others, with all workers: also where Linux weighs whole sessions, as this one is."""
+    os.nice(niceness)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as group:  # noqa: PTH123
+        group.write(str(niceness))
+
+
 def say(line: str) -> None:
     """Write a line to the log, in the format that its workers write theirs in."""
     if os.environ.get("IMAGO_LOG_FORMAT") == "json":
@@ -317,8 +324,11 @@ def main() -> int:
     parser.add_argument("--log-bytes", type=int, default=5_000_000, help="how large its log may grow")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that requests under way may take")
+    parser.add_argument("--nice", type=int, default=0, help="how much to leave to others, from 0 to 19")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
+    if arguments.nice:
+        be_nice(arguments.nice)
     return Supervisor(
         arguments.command,
         arguments.workers,

@@ -248,3 +248,28 @@ def test_a_run_that_promotes_nothing_puts_the_alias_right_and_compares_only_what
     assert dealt_anew.json["promoted"] is False
     assert "left out, for the champion learned from them" in dealt_anew.json["reason"]
     assert workspace.python(PLACES + STOOD.replace("moths-demo", "dealt")) == ["1", "1"]
+
+
+def test_a_challenger_that_is_not_promoted_becomes_the_shadow_of_what_serves_where_asked(workspace: Workspace) -> None:
+    named = ("--set", "model.name=shaded", "--set", f"deploy.port={workspace.port}", "--set", "deploy.enabled=true")
+    first = workspace.run(*TRAINING, *named)
+    assert first.code == 0, first.stderr
+    assert (first.json["promoted"], first.json["shadow"]) == (True, None)
+    worse = ("--set", "gate.min_accuracy=1", "--set", "training.learning_rate=0.000001", "--set", "seed=1")
+    second = workspace.run(*TRAINING, *named, *worse, "--set", "deploy.shadow=0.5")
+    assert second.code == 0, second.stderr
+    assert second.json["promoted"] is False
+    assert second.json["shadow"] is not None, second.stderr
+    challenger = second.json["shadow"]["model"]
+    assert challenger == {"name": "shaded", "version": second.json["model"]["version"]}
+    assert (second.json["shadow"]["running"], second.json["shadow"]["share"]) == (True, 0.5)
+    ended = workspace.run("deployment", "shadow", "--stop", "--json").json
+    assert (ended["running"], ended["model"]["version"], ended["shadow"]) == (True, "1", None)
+    again = workspace.run(*TRAINING, *named, *worse, "--set", "deploy.shadow=0.5")  # wholly from the cache
+    assert again.json["shadow"]["model"] == challenger, again.stderr
+    by_hand = workspace.run("deployment", "shadow", challenger["version"], "--share", "0.25", "--json")
+    assert by_hand.json["shadow"]["share"] == 0.25, by_hand.stderr
+    assert by_hand.json["shadow"]["pids"] == again.json["shadow"]["pids"]
+    stopped = workspace.run("deployment", "stop", "--json").json
+    assert (stopped["running"], stopped["pids"], stopped["shadow"]) == (False, [], None)
+    assert workspace.processes() == []

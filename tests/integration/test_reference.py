@@ -70,6 +70,7 @@ def test_the_configuration_page_has_every_key_with_a_word_on_it() -> None:
         ("Evaluation", report.PREDICTIONS.names),
         ("Predictions", batch.SCHEMA.names),
         ("Prediction store", list(prediction_store.COLUMNS)),
+        ("Shadows", list(prediction_store.SHADOW_COLUMNS)),
     ],
 )
 def test_the_data_dictionary_has_every_column(heading: str, columns: list[str]) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from imago.config import DeployConfig
 from imago.monitoring.prediction_store import PredictionStore
+from imago.monitoring.shadow_comparison import compare_shadow
 from imago.serving import deployment, key_file, processes
 from imago.serving.bento import code_digest
 from imago.serving.client import Client
@@ -352,3 +353,77 @@ def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_die
         assert [entry.outcome for entry in moths.history()] == ["failed", None, "failed", None]
     finally:
         moths.stop()
+
+
+def test_a_challenger_is_mirrored_unheard_and_whatever_befalls_it_every_client_is_answered(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, store = served.package.path.parent / "bentoml", PredictionStore(tmp_path / "home" / "predictions.sqlite")
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    confused = make_package(tmp_path / "confused", confused=True)  # which takes each colour for the next
+    built = build(home, confused, "moths", "4")
+    challenger = built.stdout.strip()
+    assert challenger == TAG.replace(":3", ":4"), built.stderr
+    packages = {TAG: served.package, challenger: confused}
+    moths, config = Deployment("moths", package=packages.__getitem__), DeployConfig(port=free_port())
+    try:
+        champion = moths.deploy(TAG, config)
+        beside = moths.start_shadow(challenger, 1.0).shadow
+        assert beside is not None
+        with Client(str(champion.endpoint)) as client:
+
+            def ask(count: int) -> None:
+                for number in range(count):
+                    label = CLASSES[number % len(CLASSES)]
+                    answer = client.predict(picture_bytes(label, seed=number))
+                    assert (answer.model.version, answer.label) == ("3", label)
+                    client.feedback(answer.prediction_id, label)
+
+            def is_mirrored() -> bool:
+                ask(1)
+                return len(store.mirrored("moths", "3", "4")) >= 20
+
+            until(is_mirrored, 60, "the shadow is not asked")
+            found = compare_shadow(store.mirrored("moths", "3", "4"))
+            assert (found.verdict, found.agreeing, found.accuracy, found.shadow_accuracy) == (
+                "champion_better",
+                0,
+                1.0,
+                0.0,
+            )
+            assert found.failures == {}
+            assert found.seconds is not None
+            assert found.shadow_seconds is not None
+            worker = psutil.Process(beside.pids[1])
+            worker.suspend()  # the slowest that one can be
+            ask(40)
+            dropped = [line for line in metrics_of(champion.endpoint) if 'outcome="dropped",version="4"' in line]
+            assert dropped, metrics_of(champion.endpoint)
+            worker.kill()
+            ask(10)
+            os.kill(beside.pids[0], signal.SIGKILL)
+            ask(10)
+        status = moths.status()
+        assert (status.running, status.pids) == (True, champion.pids)
+        assert status.shadow is not None
+        assert not status.shadow.running
+    finally:
+        moths.stop()
+    assert moths.status().shadow is None
+    assert processes.free(config.host, config.port)
+    left = [process for process in psutil.process_iter() if _is_of(process, tmp_path)]
+    assert left == []
+
+
+def metrics_of(endpoint: str | None) -> list[str]:
+    return [line for line in httpx.get(f"{endpoint}/metrics").text.splitlines() if line.startswith("imago_shadow")]
+
+
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    """Tell whether a process was started by a deployment below this folder, and lives."""
+    try:
+        mark = process.environ().get("PROMETHEUS_MULTIPROC_DIR", "")
+        return mark.startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,6 +1,7 @@
 """What `run.py deployment` says of what was served."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from click.testing import CliRunner
 
 from cli.deployment import deployment as commands
 from imago.config import DeployConfig
+from imago.monitoring.prediction_store import PredictionStore, timestamp
 from imago.serving import deployment
-from imago.serving.deployment import Process, State, Version
+from imago.serving.deployment import Process, Shadow, State, Version
 
 CURRENT = Version(tag="moths:2-0123abcd", config=DeployConfig(), since="2026-01-02T00:00:00+00:00")
 
@@ -92,3 +94,104 @@ def test_status_says_who_stopped_it() -> None:
     state = State(current=CURRENT).with_event("stopped", CURRENT.tag, by="run.py deployment stop")
     deployment.write("moths", state)
     assert "Why: stopped by run.py deployment stop." in run("status")
+
+
+def gone(folder: Path) -> Process:
+    return Process(pid=2**22 + 1, created=4e9, control=str(folder / "control"), folder=str(folder))
+
+
+def shadowed(folder: Path) -> State:
+    """What is known where version 3 shadowed version 2, and both are gone."""
+    shadow = Shadow(tag="moths:3-0123abcd", share=0.25, since="2026-01-03T00:00:00+00:00", process=gone(folder))
+    return State(current=CURRENT.model_copy(update={"process": gone(folder)}), shadow=shadow)
+
+
+def keep(folder: Path, answers: list[tuple[str, str | None, str | None]]) -> None:
+    """Keep what version 2 answered, what version 3 said of it, and the true label."""
+    store, noon = PredictionStore(folder / "home" / "predictions.sqlite"), timestamp(datetime(2026, 1, 3, tzinfo=UTC))
+    for number, (label, theirs, truth) in enumerate(answers):
+        told = {"prediction_id": f"id-{number}", "time": noon}
+        given = {"model": "moths", "version": "2", "label": label, "probability": 0.9, "rejected": number == 0}
+        store.add([told | given | {"feedback": truth}])
+        said = {"label": theirs, "probability": 0.8, "rejected": 0, "seconds": 0.005} if theirs else {}
+        failure = {} if theirs else {"failure": "refused"}
+        store.add_shadows([told | {"version": "3", "champion_seconds": 0.01} | said | failure])
+
+
+def test_a_shadow_is_compared_with_the_version_that_serves_its_verdict_first(tmp_path: Path) -> None:
+    deployment.write("moths", shadowed(tmp_path))
+    keep(tmp_path, [("luna", "luna", None)] * 194 + [("luna", "atlas", "atlas")] * 6)
+    assert run("shadow").splitlines() == [
+        "Version 3 is better than version 2: of 6 pictures whose true label is known it names 6 right, version 2 0 "
+        "(p = 0.031).",
+        "Both say the same of 97.0% of 200 pictures (93.6%–98.6%).",
+        "  Of 200 that version 2 calls luna, it calls 6 otherwise, 6 of them atlas",
+        "Not sure enough: version 3 of 0.0%, version 2 of 0.5%.",
+        "Median of a picture, on one core: version 3 5.0 ms, version 2 10.0 ms.",
+        "In its shadow, and not running: version 3 (its server process 4194305 was killed); "
+        "`python run.py deployment shadow --stop` ends it",
+    ]
+    told = json.loads(run("shadow", "--json"))
+    assert (told["name"], told["champion"], told["challenger"]) == ("moths", "2", "3")
+    assert (told["shadow"]["running"], told["shadow"]["share"]) == (False, 0.25)
+    assert (told["comparison"]["verdict"], told["comparison"]["mirrored"]) == ("shadow_better", 200)
+    assert told["comparison"]["p_value"] == pytest.approx(2 * 0.5**6)
+
+
+def test_a_shadow_that_gives_no_answers_does_not_do(tmp_path: Path) -> None:
+    deployment.write("moths", shadowed(tmp_path))
+    keep(tmp_path, [("luna", "luna", "luna")] * 9 + [("luna", None, None)])
+    assert run("shadow").splitlines()[:2] == [
+        "Version 3 does not do: it gave no answer to 1 of 10 pictures (1 refused).",
+        "Of those that it answered, of 9 pictures whose true label is known it names 9 right, version 2 9 (p = 1).",
+    ]
+
+
+def test_what_was_a_shadow_last_can_still_be_compared(tmp_path: Path) -> None:
+    deployment.write("moths", State(current=CURRENT))
+    assert run("shadow").startswith("No version was ever a shadow of 'moths'")
+    assert json.loads(run("shadow", "--json")) == {
+        "name": "moths",
+        "champion": None,
+        "challenger": None,
+        "shadow": None,
+        "comparison": None,
+    }
+    keep(tmp_path, [("luna", "luna", "luna")])
+    lines = run("shadow").splitlines()
+    assert lines[0].startswith("Undecided between versions 3 and 2: of 1 pictures whose true label is known it names 1")
+    assert lines[-1] == "It is no shadow any more."
+
+
+def test_a_shadow_that_was_asked_nothing_yet_says_so(tmp_path: Path) -> None:
+    deployment.write("moths", shadowed(tmp_path))
+    first, second = run("shadow").splitlines()
+    assert first == "Version 3 has been asked nothing yet that version 2 was asked."
+    assert second.startswith("In its shadow, and not running")
+
+
+def test_status_shows_the_shadow(tmp_path: Path) -> None:
+    deployment.write("moths", shadowed(tmp_path))
+    assert "In its shadow, and not running: version 3" in run("status")
+    assert json.loads(run("status", "--json"))["shadow"] == {
+        "running": False,
+        "model": {"name": "moths", "version": "3"},
+        "share": 0.25,
+        "since": "2026-01-03T00:00:00+00:00",
+        "pids": [],
+        "reason": "its server process 4194305 was killed",
+    }
+
+
+def test_the_end_of_a_shadow_that_is_gone_is_noted(tmp_path: Path) -> None:
+    deployment.write("moths", shadowed(tmp_path))
+    assert json.loads(run("shadow", "--stop", "--json"))["shadow"] is None
+    assert deployment.read("moths").shadow is None
+    assert [event.action for event in deployment.read("moths").history] == ["ended", "shadow ended"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("3", "--stop"), ("--share", "0.5"), ("3", "--share", "0"), ("3", "--share", "2")]
+)
+def test_what_makes_no_sense_of_a_shadow_is_refused(arguments: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(commands, ["shadow", *arguments]).exit_code == 2

@@ -96,3 +96,12 @@ def test_that_nothing_serves_is_said_with_what_starts_it(capsys: pytest.CaptureF
     text = said(capsys, trained(model={**trained()["model"], "stage": None}, endpoint=None, idle=True))
     assert "none runs: `python run.py deployment start --name shapes`" in text
     assert "none runs" not in said(capsys, trained(idle=False))
+
+
+def test_a_challenger_that_was_not_promoted_is_said_to_be_a_shadow(capsys: pytest.CaptureFixture[str]) -> None:
+    model = trained()["model"] | {"stage": None}
+    shadow = {"model": {"name": "shapes", "version": "4"}, "share": 0.1, "running": True, "reason": None}
+    text = said(capsys, trained(model=model, shadow=shadow))
+    assert re.search(r"^shadow +version 4 is asked 10% of the same, heard by nobody$", text, re.MULTILINE)
+    assert "python run.py deployment shadow --name shapes" in text
+    assert "deployment shadow" not in said(capsys, trained(model=model, shadow=None))

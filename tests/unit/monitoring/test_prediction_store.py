@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from imago.errors import ImagoError
-from imago.monitoring.prediction_store import COLUMNS, PredictionStore, prediction_row, timestamp, to_table
+from imago.monitoring.prediction_store import (
+    COLUMNS,
+    Mirrored,
+    PredictionStore,
+    prediction_row,
+    timestamp,
+    to_table,
+)
 from imago.serving.runtime import Prediction
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -31,6 +38,23 @@ def row(number: int, *, time: datetime = NOON, version: str = "1") -> dict[str, 
         height=480,
     )
     return prediction_row(prediction, prediction_id=f"id-{number}", time=time, model="moths", version=version)
+
+
+def shadow_row(number: int, *, time: datetime = NOON, version: str = "2", label: str | None = "red") -> dict[str, Any]:
+    answer = {"label": label, "probability": 0.5, "rejected": 1, "seconds": 0.02} if label else {"failure": "refused"}
+    told = {"prediction_id": f"id-{number}", "time": timestamp(time), "version": version, "champion_seconds": 0.01}
+    return told | answer
+
+
+BEFORE_SHADOWS = """
+CREATE TABLE predictions (prediction_id TEXT PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL,
+version TEXT NOT NULL, label TEXT NOT NULL, probability REAL NOT NULL, rejected INTEGER NOT NULL, brightness REAL,
+contrast REAL, sharpness REAL, red REAL, green REAL, blue REAL, width INTEGER, height INTEGER, embedding BLOB,
+feedback TEXT);
+CREATE INDEX predictions_time ON predictions (time);
+INSERT INTO predictions VALUES ('id-1', '2026-03-01T12:00:00.000000+00:00', 'moths', '1', 'green', 0.75, 0, 0.4, 0.1,
+0.2, 0.3, 0.5, 0.1, 640, 480, NULL, 'red');
+"""
 
 
 @pytest.fixture
@@ -167,3 +191,53 @@ def test_of_very_many_a_sample_is_read_and_all_are_counted(store: PredictionStor
     assert store.count(NOON, until, model="butterflies") == 0
     assert store.last_version("moths", NOON, until) == "2"
     assert store.last_version("moths", NOON, NOON) is None
+
+
+def test_what_a_shadow_said_is_given_back_beside_what_was_answered(store: PredictionStore) -> None:
+    store.add([row(1), row(2), row(3), row(4)])
+    store.add_shadows([shadow_row(1), shadow_row(2, label=None), shadow_row(3, version="3"), shadow_row(9)])
+    store.feedback("id-1", "red")
+    assert sorted(store.mirrored("moths", "1", "2")) == [
+        Mirrored("green", False, None, None, False, 0.01, None, "refused"),
+        Mirrored("green", True, "red", "red", True, 0.01, 0.02, None),
+    ]
+    assert store.mirrored("moths", "2", "1") == store.mirrored("butterflies", "1", "2") == []
+
+
+def test_a_shadow_counts_in_no_window(store: PredictionStore) -> None:
+    store.add([row(1)])
+    store.add_shadows([shadow_row(1), shadow_row(2)])
+    assert store.window().column("prediction_id").to_pylist() == ["id-1"]
+    assert store.window(version="2").num_rows == 0
+    assert store.count() == 1
+    assert store.last_version("moths", NOON, NOON + timedelta(hours=1)) == "1"
+
+
+def test_the_pair_that_was_mirrored_last_is_known(store: PredictionStore) -> None:
+    assert store.last_pair("moths") is None
+    assert not store.path.exists()
+    store.add([row(1), row(2, time=NOON + timedelta(hours=1), version="2")])
+    store.add_shadows([shadow_row(2, time=NOON + timedelta(hours=1), version="3"), shadow_row(1)])
+    assert store.last_pair("moths") == ("2", "3")
+    assert store.last_pair("butterflies") is None
+
+
+def test_prune_forgets_the_shadows_of_what_it_forgets(store: PredictionStore) -> None:
+    moments = [NOON + timedelta(days=day) for day in range(3)]
+    store.add([row(number, time=moment) for number, moment in enumerate(moments)])
+    store.add_shadows([shadow_row(number, time=moment) for number, moment in enumerate(moments)])
+    assert store.prune(NOON + timedelta(days=2)) == 2
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT prediction_id FROM shadows").fetchall() == [("id-2",)]
+
+
+def test_a_store_of_before_shadows_takes_them_and_keeps_what_it_has(store: PredictionStore) -> None:
+    store.path.parent.mkdir()
+    with sqlite3.connect(store.path) as old:
+        old.executescript(BEFORE_SHADOWS)
+    old.close()
+    assert store.mirrored("moths", "1", "2") == []
+    store.add_shadows([shadow_row(1)])
+    assert store.mirrored("moths", "1", "2") == [Mirrored("green", False, "red", "red", True, 0.01, 0.02, None)]
+    store.add([row(2)])
+    assert store.window().column("prediction_id").to_pylist() == ["id-1", "id-2"]

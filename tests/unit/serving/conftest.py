@@ -56,5 +56,6 @@ def house(tmp_path, monkeypatch):
     yield house
     for name in deployment.names():
         state = deployment.read(name)
-        for process in [*state.leftover, *([state.current.process] if state.current and state.current.process else [])]:
+        known = [one.process for one in (state.current, state.shadow) if one and one.process]
+        for process in [*state.leftover, *known]:
             processes.end(process, grace=0.5)

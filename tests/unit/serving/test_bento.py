@@ -1,13 +1,15 @@
 """Names that a Bento may have, and the files that go into it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from imago.dependencies import sources_of
 from imago.errors import ConfigError
 from imago.home import ROOT
-from imago.serving.bento import code_digest, endpoint_sources, exact_tag
+from imago.serving import bento
+from imago.serving.bento import code_digest, endpoint_sources, exact_tag, mirrors
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,19 @@ def test_the_endpoint_runs_on_no_training_code() -> None:
     assert {"imago/serving/app.py", "imago/evaluation/explain.py", "imago/serving/page/page.js"} <= set(sources)
     assert not [source for source in sources if source.startswith("imago/training") or source == "imago/config.py"]
     assert all((ROOT / source).is_file() for source in sources)
+
+
+def test_a_bento_of_before_shadows_is_told_from_one_that_can_ask_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bento.MIRROR in endpoint_sources()
+    monkeypatch.setattr(bento, "_existing", lambda *_: SimpleNamespace(path=str(tmp_path)))
+    assert not mirrors("moths:1-0123abcd")
+    (tmp_path / "src" / bento.MIRROR).parent.mkdir(parents=True)
+    (tmp_path / "src" / bento.MIRROR).touch()
+    assert mirrors("moths:1-0123abcd")
+    monkeypatch.setattr(bento, "_existing", lambda *_: None)
+    assert not mirrors("moths:1-0123abcd")
 
 
 def test_the_digest_follows_the_code() -> None:

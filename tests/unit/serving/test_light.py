@@ -37,7 +37,7 @@ folder, heavy = Path(sys.argv[1]), sys.argv[2].split(",")
 settings = ServingSettings(predictions=folder / "predictions.sqlite")
 application = Application(Runtime(ModelPackage(folder / "package")), settings, Metrics(), version="1")
 picture = (folder / "picture.png").read_bytes()
-told = application._told(application._predict([picture], 0.0)[0], keep=True)
+told = application._told(application._predict([picture], 0.0)[0][0], keep=True)
 assert application._explain(picture).startswith(b"\\x89PNG")
 application.close()
 assert PredictionStore(settings.predictions).count() == 1

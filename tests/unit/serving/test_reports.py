@@ -12,9 +12,9 @@ from imago.config import DeployConfig
 from imago.serving import deployment, shelf
 from imago.serving.deployment import State
 from imago.serving.reports import REPORTS
-from imago.serving.rollout import _environment
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
+from imago.serving.trial import environment
 from tests.endpoints import application
 from tests.packages import make_package
 
@@ -47,8 +47,8 @@ def test_they_are_off_unless_asked_for(runtime: Runtime) -> None:
 
 
 def test_a_deployment_tells_its_endpoint_where_they_are() -> None:
-    assert _environment("moths:7-0123abcd", DeployConfig(reports=True))["IMAGO_SHELF"] == str(shelf.of("moths", "7"))
-    without = _environment("moths:7-0123abcd", DeployConfig())
+    assert environment("moths:7-0123abcd", DeployConfig(reports=True))["IMAGO_SHELF"] == str(shelf.of("moths", "7"))
+    without = environment("moths:7-0123abcd", DeployConfig())
     assert ServingSettings.from_environment(without).shelf is None
 
 
@@ -112,8 +112,9 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
         State()
         .with_event("deployed", "moths:6-0a", reason="first <of> its name")
         .with_event("failed", "moths:7-0a", "see /home/me/log")
+        .with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>")
     )
-    deployment.write("moths", state.with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>"))
+    deployment.write("moths", state.with_event("shadow failed", "moths:8-0a", "see /home/me/another"))
     text = endpoint.get("/reports").text
     told = [
         "<b>deployed</b> moths:7-0a in place of &lt;moths:6-0a&gt;",

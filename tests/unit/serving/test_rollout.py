@@ -316,6 +316,7 @@ def test_nothing_deployed_is_a_status_not_an_error(house):
         "since": None,
         "reason": None,
         "log": [],
+        "shadow": None,
     }
     with pytest.raises(ConfigError, match="Nothing was ever deployed"):
         house.moths.start()

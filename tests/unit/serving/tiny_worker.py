@@ -31,7 +31,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/info" and self.refused():
             return
-        self.answer(503 if BEHAVIOUR == "mute" else 200, {"pid": os.getpid(), "version": VERSION})
+        model = {"name": NAME, "version": VERSION}
+        self.answer(503 if BEHAVIOUR == "mute" else 200, {"pid": os.getpid(), "version": VERSION, "model": model})
 
     def do_POST(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))

@@ -1,0 +1,117 @@
+"""Starts a version behind its private door, where it must answer its golden samples before anybody else asks it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from imago import home, telemetry
+from imago.config import DeployConfig
+from imago.errors import DeploymentFailed, ImagoError
+from imago.serving import deployment, golden_samples, guard, health, processes, shelf
+from imago.serving.deployment import Process
+from imago.serving.package import ModelPackage
+
+PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One version that is tried."""
+
+    name: str  # under which its logs lie
+    tag: str
+    package: ModelPackage
+    config: DeployConfig
+    command: Sequence[str]
+    say: Callable[[str], None]
+    failed: str  # what a failure means, such as "moths:2 was not deployed"
+
+    @contextmanager
+    def passed(
+        self,
+        environment: Mapping[str, str],
+        key: str,
+        *,
+        began: Callable[[Process], None],
+        workers: int,
+        niceness: int = 0,
+        keys: Path | None = None,
+    ) -> Iterator[Process]:
+        """Give its process, once it has answered its golden samples; what fails then, or with it, ends the process.
+
+        `began` is told of the process at once. `keys` is the file of those that it must ask for, if it must. Raises
+        DeploymentFailed.
+        """
+        deadline = time.monotonic() + self.config.timeout_seconds
+        process: Process | None = None
+        try:
+            process = processes.start(
+                self.name, self.command, workers=workers, environment=environment, niceness=niceness
+            )
+            began(process)
+            process = self._wait_until_ready(process, deadline)
+            url = f"http://127.0.0.1:{process.port}"
+            if keys is not None:
+                guard.require_closed(url, keys)
+            golden_samples.check_answers(self.package, self.tag, url, key, deadline)
+            self.say(f"{self.tag} answered its {len(self.package.golden)} golden samples")
+            if lost := processes.ask(process, "status")["lost"]:
+                raise ImagoError(f"{lost} of its workers died while it was tried")
+            yield process
+        except BaseException as error:
+            if process is not None:
+                self._give_up(process)
+            if isinstance(error, ImagoError | httpx.HTTPError | OSError):
+                log = f" (its log: {process.folder}/server.log)" if process else ""
+                raise DeploymentFailed(f"{self.failed}: {error}{log}") from error
+            raise
+
+    def _wait_until_ready(self, process: Process, deadline: float) -> Process:
+        begun = told = time.monotonic()
+        while True:
+            if not processes.alive(process):
+                raise ImagoError("its server process ended while starting")
+            try:
+                answer = processes.ask(process, "status", timeout=5)
+                process = process.model_copy(update={"port": answer["port"]})
+                if answer["ready"] and health.answers(f"http://127.0.0.1:{process.port}/readyz"):
+                    return process
+            except processes.NoAnswerError:
+                pass  # it has only just been started
+            moment = time.monotonic()
+            if moment > deadline:
+                raise ImagoError(f"it was not ready within {moment - begun:.0f} s (deploy.timeout_seconds)")
+            if moment - told >= PROGRESS_SECONDS:
+                told = moment
+                self.say(f"waiting for {self.tag}: {moment - begun:.0f} s of at most {deadline - begun:.0f} s")
+            time.sleep(0.1)
+
+    def _give_up(self, process: Process) -> None:
+        """Show the end of its log, and end it."""
+        for line in processes.log_tail(process):
+            self.say(f"| {line}")
+        processes.end(process, grace=1)
+
+
+def environment(tag: str, config: DeployConfig) -> dict[str, str]:
+    """Return what the service reads at its start."""
+    telemetry.switch_off()
+    model = deployment.model_of(tag)
+    return {
+        "BENTOML_HOME": str(home.home() / "bentoml"),
+        **os.environ,
+        "IMAGO_HOME": str(home.home()),
+        "IMAGO_PREDICTIONS": str(home.home() / "predictions.sqlite"),
+        "IMAGO_MODEL_VERSION": model["version"],
+        "IMAGO_TOP_K": str(config.top_k),
+        "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
+        "IMAGO_MAX_PIXELS": str(config.max_pixels),
+        "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
+        "IMAGO_TRUSTED_PROXIES": " ".join(config.trusted_proxies),
+        "IMAGO_SHELF": str(shelf.of(**model)) if config.reports else "",
+    }

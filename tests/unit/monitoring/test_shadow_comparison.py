@@ -1,0 +1,143 @@
+"""How two versions on the same pictures compare."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imago.evaluation.significance import mcnemar
+from imago.monitoring.prediction_store import Mirrored
+from imago.monitoring.shadow_comparison import CLASSES, Disagreement, ShadowComparison, compare_shadow
+
+LABELS = ("atlas", "luna", "cinnabar")
+seconds = st.none() | st.floats(0.001, 1.0)
+
+
+@st.composite
+def mirrored_pictures(draw: st.DrawFn) -> Mirrored:
+    failure = draw(st.sampled_from((None, None, None, "unreachable", "refused", "nonsense")))
+    label, feedback = draw(st.sampled_from(LABELS)), draw(st.none() | st.sampled_from(LABELS))
+    if failure:
+        return Mirrored(label, draw(st.booleans()), feedback, None, False, draw(seconds), None, failure)
+    theirs = draw(st.sampled_from(LABELS))
+    answers = draw(st.booleans()), draw(st.booleans())
+    return Mirrored(label, answers[0], feedback, theirs, answers[1], draw(seconds), draw(seconds), None)
+
+
+pictures = st.lists(mirrored_pictures(), max_size=40)
+
+
+def of(label: str, theirs: str | None, feedback: str | None = None, failure: str | None = None) -> Mirrored:
+    return Mirrored(label, False, feedback, theirs, False, 0.010, 0.030 if theirs else None, failure)
+
+
+@given(pictures)
+@settings(max_examples=200, deadline=None)
+def test_the_figures_add_up(asked: list[Mirrored]) -> None:
+    found = compare_shadow(asked)
+    assert found.mirrored == len(asked)
+    assert found.answered + sum(found.failures.values()) == found.mirrored
+    assert found.agreeing <= found.answered
+    differing = sum(one.differing for one in found.classes)
+    assert differing == found.answered - found.agreeing  # there are fewer labels than are listed
+    assert all(one.instead_pictures <= one.differing <= one.pictures <= found.answered for one in found.classes)
+    assert all(one.instead != one.label for one in found.classes)
+    assert [one.differing for one in found.classes] == sorted((one.differing for one in found.classes), reverse=True)
+    if found.answered:
+        assert found.agreement == found.agreeing / found.answered
+        assert found.agreement_interval is not None
+        assert found.agreement_interval.low <= found.agreement <= found.agreement_interval.high
+    else:
+        assert (found.agreement, found.agreement_interval, found.classes) == (None, None, ())
+    assert found.p_value == mcnemar(found.only_shadow_right, found.only_champion_right)
+    if found.feedback:
+        assert found.accuracy is not None
+        assert found.shadow_accuracy is not None
+        gain = (found.shadow_accuracy - found.accuracy) * found.feedback
+        assert gain == pytest.approx(found.only_shadow_right - found.only_champion_right)
+    else:
+        assert (found.accuracy, found.shadow_accuracy, found.p_value) == (None, None, 1.0)
+
+
+@given(pictures.map(lambda asked: [one for one in asked if one.failure is None]))
+@settings(max_examples=100, deadline=None)
+def test_who_shadows_whom_changes_the_sides_and_nothing_else(asked: list[Mirrored]) -> None:
+    there = compare_shadow(asked)
+    back = compare_shadow([
+        Mirrored(str(one.shadow_label), one.shadow_rejected, one.feedback, one.label, one.rejected,
+                 one.shadow_seconds, one.seconds, None)
+        for one in asked
+    ])  # fmt: skip
+    assert (there.agreeing, there.agreement_interval, there.p_value) == (
+        back.agreeing,
+        back.agreement_interval,
+        back.p_value,
+    )
+    assert (there.accuracy, there.only_champion_right, there.rejected, there.seconds) == (
+        back.shadow_accuracy,
+        back.only_shadow_right,
+        back.shadow_rejected,
+        back.shadow_seconds,
+    )
+    mirror = {"shadow_better": "champion_better", "champion_better": "shadow_better"}
+    assert back.verdict == mirror.get(there.verdict, there.verdict)
+
+
+@given(pictures, st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_the_order_does_not_matter(asked: list[Mirrored], random) -> None:  # type: ignore[no-untyped-def]
+    shuffled = list(asked)
+    random.shuffle(shuffled)
+    assert compare_shadow(shuffled) == compare_shadow(asked)
+
+
+@dataclass(frozen=True)
+class Case:
+    asked: list[Mirrored]
+    verdict: str
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case([], "nothing_mirrored"),
+        Case([of("luna", "luna")] * 50, "undecided"),
+        Case([of("luna", "luna", "luna")] * 500, "undecided"),
+        Case([of("luna", "atlas", "atlas")] * 5, "undecided"),  # p = 0.0625
+        Case([of("luna", "atlas", "atlas")] * 6, "shadow_better"),  # p = 0.03125
+        Case([of("luna", "atlas", "luna")] * 6, "champion_better"),
+        Case([of("luna", "atlas", "atlas")] * 99 + [of("luna", None, failure="refused")], "shadow_better"),
+        Case([of("luna", "atlas", "atlas")] * 98 + [of("luna", None, failure="refused")] * 2, "fails"),
+    ],
+)
+def test_the_verdict_is_given_by_the_exact_test_and_not_to_one_that_fails(case: Case) -> None:
+    assert compare_shadow(case.asked).verdict == case.verdict
+
+
+def test_the_figures_of_a_small_case_are_what_they_are() -> None:
+    asked = [
+        *[of("luna", "luna", "luna")] * 6,
+        *[of("luna", "atlas", "atlas")] * 3,
+        of("luna", "cinnabar", "luna"),
+        of("atlas", "luna"),
+        of("atlas", None, failure="unreachable"),
+    ]
+    found = compare_shadow(asked)
+    assert (found.mirrored, found.answered, found.failures) == (12, 11, {"unreachable": 1})
+    assert (found.agreeing, found.agreement) == (6, 6 / 11)
+    assert (found.feedback, found.accuracy, found.shadow_accuracy) == (10, 0.7, 0.9)
+    assert (found.only_shadow_right, found.only_champion_right, found.p_value) == (3, 1, 0.625)
+    assert (found.seconds, found.shadow_seconds) == (0.010, 0.030)
+    assert found.classes == (
+        Disagreement(label="luna", pictures=10, differing=4, instead="atlas", instead_pictures=3),
+        Disagreement(label="atlas", pictures=1, differing=1, instead="luna", instead_pictures=1),
+    )
+    assert ShadowComparison.model_validate_json(found.model_dump_json()) == found
+
+
+def test_only_the_classes_are_listed_that_differ_most() -> None:
+    asked = [of(f"moth {number}", "luna") for number in range(9) for _ in range(number + 1)]
+    found = compare_shadow(asked).classes
+    assert [one.label for one in found] == [f"moth {number}" for number in (8, 7, 6, 5, 4)]
+    assert len(found) == CLASSES
