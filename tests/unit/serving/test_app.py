@@ -488,7 +488,7 @@ def test_every_path_of_the_contract_is_described(endpoint: TestClient) -> None:
     assert document["openapi"].startswith("3.")
     assert set(document["paths"]) == {
         "/predict", "/predict_batch", "/explain", "/feedback", "/info", "/metrics", "/livez", "/readyz", "/ui",
-        "/docs.json", "/reports", "/reports/{report}",
+        "/docs.json", "/card", "/reports", "/reports/{report}",
     }  # fmt: skip
     references = {line.split('"')[3] for line in json.dumps(document, indent=0).splitlines() if '"$ref"' in line}
     assert references == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
