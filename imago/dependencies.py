@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def sources_of(module: str, root: Path = ROOT) -> list[str]:
     return sorted(found)
 
 
-def digest_of(files: Iterable[str], root: Path = ROOT) -> str:
+def digest_of(files: list[str], root: Path = ROOT) -> str:
     """Return a digest of what is in files, such as the code that something kept between runs was made by."""
     contents = [(root / file).read_bytes() for file in files]
     return hashlib.sha256(b"\0".join(contents)).hexdigest()

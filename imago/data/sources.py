@@ -24,7 +24,7 @@ from imago.data.listing import Listing, Row, split_named
 from imago.data.manifest import SUFFIXES, holds_pictures, list_manifest, read_manifest
 from imago.data.splitting import assign_splits, look_alike_groups
 from imago.data.synthetic import synthetic_dataset
-from imago.dependencies import digest_of
+from imago.dependencies import digest_of, sources_of
 from imago.errors import ConfigError, DataRefused, did_you_mean
 from imago.files import newest_first
 from imago.home import home
@@ -118,7 +118,7 @@ def _key(config: DataConfig, seed: int) -> str:
     reading = config.model_dump_json(exclude={"checks", "min_per_class", "min_side"})
     state = source_state(config.source)
     place = str(Path(str(config.source)).absolute())
-    return hashlib.sha256(repr((place, state, reading, seed, digest_of(__name__))).encode()).hexdigest()
+    return hashlib.sha256(repr((place, state, reading, seed, digest_of(sources_of(__name__)))).encode()).hexdigest()
 
 
 def _rows(config: DataConfig, seed: int) -> tuple[list[Row], str]:
