@@ -46,6 +46,6 @@ def test_nothing_is_found(tmp_path: Path, key: str | None, phases: str) -> None:
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Selected: 11/11" in done.stdout
-    assert "Tested: 11" in done.stdout
+    assert "Selected: 12/12" in done.stdout
+    assert "Tested: 12" in done.stdout
     assert "No issues found" in done.stdout
