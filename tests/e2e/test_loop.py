@@ -106,7 +106,7 @@ def test_the_endpoint_shows_the_reports_of_what_it_serves(trained: Outcome) -> N
     url = f"{trained.json['endpoint']}/reports"
     for name, file in {"data": "data.html", "evaluation": "evaluation.html", "card": "MODEL_CARD.md"}.items():
         assert httpx.get(f"{url}/{file}").text == Path(trained.json["reports"][name]).read_text(encoding="utf-8")
-    assert "deployed moths-demo:1-" in httpx.get(url).text
+    assert "<b>deployed</b> moths-demo:1-" in httpx.get(url).text
 
 
 def test_editing_nothing_runs_no_step_again(trained: Outcome, workspace: Workspace, settings: tuple[str, ...]) -> None:
