@@ -14,6 +14,12 @@ from imago.serving.rollout import Deployment
 from tests.workspace import free_port
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
+BROKEN = {
+    "wrong": "golden sample 0.jpg was answered 'cat', not 'moth'",
+    "liar": "it says it is moths:0, not moths:2",
+    "babbler": "golden sample 0.jpg was answered with something else",
+    "dead": "its server process ended while starting",
+}
 
 
 class House:
@@ -59,3 +65,9 @@ def house(tmp_path, monkeypatch):
         known = [one.process for one in (state.current, state.shadow) if one and one.process]
         for process in [*state.leftover, *known]:
             processes.end(process, grace=0.5)
+
+
+@pytest.fixture(params=BROKEN.items(), ids=BROKEN)
+def broken(request):
+    """How `moths:2` behaves that must not be deployed, and the reason that is given."""
+    return request.param

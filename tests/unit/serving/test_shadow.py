@@ -105,18 +105,9 @@ def test_a_deployment_that_fails_leaves_the_shadow_where_it_was(house):
     assert shadow.read_note("moths").version == "2"
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        ("wrong", "golden sample 0.jpg was answered 'cat', not 'moth'"),
-        ("liar", "it says it is moths:0, not moths:2"),
-        ("babbler", "golden sample 0.jpg was answered with something else"),
-        ("dead", "its server process ended while starting"),
-    ],
-)
-def test_a_shadow_that_cannot_be_started_costs_the_version_that_serves_nothing(house, behaviour, reason):
+def test_a_shadow_that_cannot_be_started_costs_the_version_that_serves_nothing(house, broken):
     before = house.deploy(1)
-    house.behaviour["moths:2"] = behaviour
+    house.behaviour["moths:2"], reason = broken
     with pytest.raises(DeploymentFailed) as failure:
         begin(house)
     assert str(failure.value).startswith(
