@@ -135,7 +135,7 @@ class EpochOrder(Sampler[int]):
 
 
 class EvenBatches(Sampler[list[int]]):
-    """The batches of an epoch, whose sizes differ by one at most: each picture of the sampler's once, none by itself."""
+    """The batches of an epoch, whose sizes differ by one at most: each picture once, and none by itself."""
 
     def __init__(self, sampler: EpochOrder, batch_size: int) -> None:
         self.sampler = sampler  # by this name Lightning finds it, to say which epoch it is

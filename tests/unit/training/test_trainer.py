@@ -438,7 +438,9 @@ def test_a_batch_norm_that_sees_one_value_says_what_to_do(tmp_path: Path, option
 @pytest.mark.parametrize("options", [{"batch_size": 2}, {"batch_size": 5, "micro_batch_size": 2}])
 def test_an_odd_number_of_pictures_leaves_none_by_itself(tmp_path: Path, options: dict[str, object]) -> None:
     labels = ("blue", "red", "blue", "red", "blue")
-    pictures = [(f"train/{label}/{number}", picture_bytes(label), label, "train") for number, label in enumerate(labels)]
+    pictures = [
+        (f"train/{label}/{number}", picture_bytes(label), label, "train") for number, label in enumerate(labels)
+    ]
     pictures += [(f"val/{label}", picture_bytes(label), label, "val") for label in ("blue", "red")]
     assert _train(tmp_path, epochs=1, dataset=picture_rows(*pictures), **options).best.epoch == 1
 
