@@ -87,6 +87,17 @@ class Champion:
 
         return until(rows, 20, lambda: f"{self.store.mirrored('moths', '7', '8')}")
 
+    def all_kept(self) -> list[Mirrored]:
+        """Let what waits be done with, end, and return every row of the shadow."""
+        until(lambda: not self.mirror._waiting, 20, "pictures wait still")
+        self.mirror.close()
+        assert self.mirror._thread is not None
+        self.mirror._thread.join(20)
+        for writer in (self.application.writer, self.mirror.writer):
+            assert writer is not None
+            writer.flush()
+        return self.store.mirrored("moths", "7", "8")
+
     def counted(self, outcome: str) -> float:
         found = self.application.metrics.registry.get_sample_value(
             "imago_shadow_requests_total", {"version": "8", "outcome": outcome}
@@ -224,6 +235,57 @@ def test_a_shadow_is_told_and_taken_back_while_it_serves(champion: Champion, run
         champion.predict()
         champion.kept(2)
     assert champion.store.count() == 4
+
+
+@pytest.mark.parametrize("then", ["nobody", "another version", "itself on another port"])
+def test_a_shadow_that_is_ended_while_it_is_asked_has_not_failed(
+    champion: Champion, caplog: pytest.LogCaptureFixture, then: str
+) -> None:
+    asked: list[bool] = []
+
+    def ending() -> tuple[int, bytes]:
+        asked.append(True)
+        note = shadow.read_note("moths")
+        assert note is not None
+        match then:
+            case "nobody":
+                shadow.note_path("moths").unlink()
+            case "another version":
+                shadow.write_note("moths", note.model_copy(update={"version": "9"}))
+            case _:
+                shadow.write_note("moths", note.model_copy(update={"port": 1}))
+        return 503, b""
+
+    with answering(ending) as port:
+        champion.tell(port)
+        champion.predict()
+        until(lambda: asked, 20, "it was not asked")
+        assert champion.all_kept() == []
+    assert champion.counted("refused") == 0
+    assert "gave no answer" not in caplog.text
+
+
+def test_what_waits_for_a_shadow_that_is_ended_is_asked_of_nobody(champion: Champion) -> None:
+    free, asked = threading.Event(), []
+    answer = (
+        b'{"prediction_id": "1", "model": {"name": "moths", "version": "8"}, "rejected": false, "reason": null, '
+        b'"predictions": [{"label": "blue", "probability": 1.0}]}'
+    )
+
+    def ending() -> tuple[int, bytes]:
+        asked.append(True)
+        free.wait(30)
+        return 200, answer
+
+    with answering(ending) as port:
+        champion.tell(port)
+        for _ in range(4):
+            champion.predict()
+        until(lambda: asked, 20, "it was not asked")
+        shadow.note_path("moths").unlink()
+        free.set()
+        (row,) = champion.all_kept()  # what it did answer counts
+    assert (row.shadow_label, len(asked)) == ("blue", 1)
 
 
 def test_a_slow_shadow_costs_no_answer_its_time_and_what_does_not_fit_is_dropped(champion: Champion) -> None:
