@@ -124,7 +124,12 @@ class Mirror:
         if dropped and self.note is not None:
             self._count(self.note, "dropped", dropped)
         if self._thread is None and not self._ended:
-            self.writer = PredictionWriter(self.store, add=self.store.add_shadows, on_lost=self.metrics.lost.inc)
+            self.writer = PredictionWriter(
+                self.store,
+                what="A shadow's answers",
+                add=self.store.add_shadows,
+                on_lost=self.metrics.shadow_lost.inc,
+            )
             self._thread = threading.Thread(target=self._run, args=(self.writer,), name="shadow", daemon=True)
             self._thread.start()
 

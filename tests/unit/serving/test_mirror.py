@@ -1,6 +1,7 @@
 """What an endpoint asks a shadow: after its own answer, at nobody's cost, whatever the shadow is or does."""
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -410,6 +411,29 @@ def test_a_store_that_cannot_be_written_costs_no_answer(champion: Champion, runt
         champion.predict()
         champion.store.path.rmdir()
         champion.kept(2)
+
+
+def test_what_a_shadow_said_and_was_lost_is_no_lost_prediction(champion: Champion, runtime: Runtime) -> None:
+    def count(name: str) -> float | None:
+        return champion.application.metrics.registry.get_sample_value(name)
+
+    with listening(runtime, ServingSettings(api_key=KEY), version="8") as url:
+        champion.tell(port_of(url))
+        champion.predict()
+        champion.kept(1)
+        with sqlite3.connect(champion.store.path) as connection:  # predictions can be kept, and its answers not
+            connection.execute("CREATE TRIGGER full BEFORE INSERT ON shadows BEGIN SELECT RAISE(ABORT, 'full'); END")
+        writer = champion.mirror.writer
+        assert writer is not None
+        writer.max_pending = 2
+        for asked in range(3):
+            champion.predict()
+            until(lambda: champion.counted("answered") == asked + 2, 20, "it was not asked")  # noqa: B023 - at once
+        until(lambda: not writer.flush() and writer.lost == 1, 20, "none is lost")
+        degraded = champion.client.get("/readyz").json()["degraded"]
+    assert [part["part"] for part in degraded] == ["shadow"]
+    assert "2 wait in memory, 1 are lost" in degraded[0]["message"]
+    assert (count("imago_shadow_answers_lost_total"), count("imago_predictions_lost_total")) == (1, 0)
 
 
 def test_an_endpoint_that_keeps_nothing_mirrors_nothing(runtime: Runtime, tmp_path: Path) -> None:
