@@ -1,5 +1,6 @@
 """The endpoint's application behind a real socket on loopback, in this process."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,14 +38,14 @@ def listening(runtime: Runtime, settings: ServingSettings, *, version: str = "7"
 
 
 @contextmanager
-def over_sockets(app: ASGIApp) -> Iterator[str]:
-    """Serve any application as a worker does; gives the address."""
+def over_sockets(app: ASGIApp, door: socket.socket | None = None) -> Iterator[str]:
+    """Serve any application as a worker does, at a door of one's own or on a free port; gives the address."""
     server = uvicorn.Server(configured(app, port=0, lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = threading.Thread(target=server.run, args=([door] if door else None,), daemon=True)
     thread.start()
     try:
         until(lambda: server.started, 20, "the server has not started")
-        (listener,) = server.servers[0].sockets
+        listener = door or server.servers[0].sockets[0]
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
