@@ -1,5 +1,7 @@
 """What a person is told of a shadow: the verdict first, then how it differs from the version that serves."""
 
+from datetime import datetime
+
 from imago.monitoring.shadow_comparison import ShadowComparison
 from imago.serving.deployment import ShadowStatus
 
@@ -29,7 +31,7 @@ def tell(found: ShadowComparison, champion: str, challenger: str) -> list[str]:
             f"version {champion} {1000 * found.seconds:.1f} ms."
         )
     if found.failures and found.verdict != "fails":
-        lines.append(f"No answer to {_failures(found)}.")
+        lines.append(f"No answer to {_failures(found)}{_since(found)}.")
     return lines
 
 
@@ -49,7 +51,7 @@ def _verdict(found: ShadowComparison, champion: str, challenger: str) -> str:
         case "nothing_mirrored":
             return f"Version {challenger} has been asked nothing yet that version {champion} was asked."
         case "fails":
-            return f"Version {challenger} does not do: it gave no answer to {_failures(found)}."
+            return f"Version {challenger} does not do: it gave no answer to {_failures(found)}{_since(found)}."
         case "shadow_better":
             return f"Version {challenger} is better than version {champion}: {known}."
         case "champion_better":
@@ -70,3 +72,11 @@ def _known(found: ShadowComparison, champion: str) -> str:
 def _failures(found: ShadowComparison) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.failures.items())
     return f"{found.mirrored - found.answered:,} of {found.mirrored:,} pictures ({reasons})"
+
+
+def _since(found: ShadowComparison) -> str:
+    """Say how it is now, where it was asked more than what is judged."""
+    if found.last_failure is None or found.recent == found.mirrored:
+        return ""
+    when = f"{datetime.fromisoformat(found.last_failure):%Y-%m-%d %H:%M} UTC"
+    return f", the last at {when}; to {found.recent_failures:,} of the last {found.recent:,}"

@@ -184,6 +184,7 @@ class DeployConfig(Section):
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser, such as https://moths.example
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For names the client: addresses, networks as 10.0.0.0/24
     workers: int = Field(default=1, ge=1)  # processes, with one compute thread each
+    max_connections: int = Field(default=1000, ge=1)  # of a worker; beyond, idle ones are closed, or new ones refused
     timeout_seconds: float = Field(default=120, gt=0)  # for a version to start and answer its golden samples
     top_k: int = Field(default=5, ge=1)  # labels in an answer
     max_upload_bytes: int = Field(default=10_000_000, ge=1)  # of a picture

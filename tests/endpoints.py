@@ -1,5 +1,6 @@
 """The endpoint's application behind a real socket on loopback, in this process."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from imago.serving.app import Application
 from imago.serving.metrics import Metrics
@@ -31,14 +33,20 @@ def application(
 @contextmanager
 def listening(runtime: Runtime, settings: ServingSettings, *, version: str = "7", **described: Any) -> Iterator[str]:
     """Serve a model on a free port; gives the address."""
-    with application(runtime, settings, version=version, **described) as opened:
-        server = uvicorn.Server(configured(opened, port=0, lifespan="off"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        try:
-            until(lambda: server.started, 20, "the server has not started")
-            (listener,) = server.servers[0].sockets
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
+    with application(runtime, settings, version=version, **described) as opened, over_sockets(opened) as url:
+        yield url
+
+
+@contextmanager
+def over_sockets(app: ASGIApp, door: socket.socket | None = None) -> Iterator[str]:
+    """Serve any application as a worker does, at a door of one's own or on a free port; gives the address."""
+    server = uvicorn.Server(configured(app, port=0, lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([door] if door else None,), daemon=True)
+    thread.start()
+    try:
+        until(lambda: server.started, 20, "the server has not started")
+        listener = door or server.servers[0].sockets[0]
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)

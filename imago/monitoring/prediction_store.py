@@ -85,7 +85,7 @@ ORDER BY time, prediction_id
 """  # noqa: S608 - of random ids the first in their order are a sample
 _PAIRS = "FROM shadows s JOIN predictions p USING (prediction_id) WHERE p.model = :model"
 _MIRRORED = f"""
-SELECT p.label, p.rejected, p.feedback, s.label, s.rejected, s.champion_seconds, s.seconds, s.failure
+SELECT p.label, p.rejected, p.feedback, s.label, s.rejected, s.champion_seconds, s.seconds, s.failure, s.time
 {_PAIRS} AND p.version = :champion AND s.version = :shadow
 """
 _LAST_PAIR = f"SELECT p.version, s.version {_PAIRS} ORDER BY s.time DESC LIMIT 1"
@@ -102,6 +102,7 @@ class Mirrored(NamedTuple):
     seconds: float | None  # of one core
     shadow_seconds: float | None
     failure: str | None
+    time: str  # as `timestamp` writes it
 
 
 def timestamp(moment: datetime) -> str:

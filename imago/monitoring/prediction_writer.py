@@ -23,13 +23,15 @@ class PredictionWriter:
     """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
     Rows older than `keep` are forgotten, so that the store does not grow without end. `on_lost` is told how many rows
-    were given up, each time that some were; `add` is how the store takes rows, if not as predictions.
+    were given up, each time that some were. `add` is how the store takes rows, if not as predictions, and `what` they
+    are called in the log.
     """
 
     def __init__(
         self,
         store: PredictionStore,
         *,
+        what: str = "Predictions",
         interval: float = 0.2,
         max_pending: int = MAX_PENDING,
         keep: timedelta | None = None,
@@ -37,6 +39,7 @@ class PredictionWriter:
         add: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ) -> None:
         self.store = store
+        self.what = what
         self._add = add or store.add
         self.keep = keep
         self._prune_at = 0.0
@@ -84,7 +87,7 @@ class PredictionWriter:
         self._wake.set()
         self._thread.join(timeout=15)
         if not self.flush():
-            logger.warning("%d predictions were not kept.", len(self._pending))
+            logger.warning("%s were not kept: %d are lost.", self.what, len(self._pending))
         with self._writing:
             if self._held is not None:
                 self._held.close()
@@ -114,7 +117,7 @@ class PredictionWriter:
                 self._held = self.store.hold()
         except ImagoError as error:
             if not self.failing:
-                logger.warning("%s Predictions are answered, and kept in memory meanwhile.", error)
+                logger.warning("%s %s are kept in memory meanwhile.", error, self.what)
             self.failing = True
             return False
         if self.failing:

@@ -13,7 +13,8 @@ from imago.monitoring.prediction_store import Mirrored
 
 SIGNIFICANCE = 0.05  # of McNemar's test, below which a verdict is given
 CLASSES = 5  # that are listed
-WORST_FAILURES = 0.01  # of what a shadow was asked; with more it does not do
+WORST_FAILURES = 0.01  # of what a shadow was asked last; with more it does not do
+RECENT = 300  # pictures; with an answer to all of them, failures are surely (at 95 %) fewer than those
 
 Verdict = Literal["nothing_mirrored", "fails", "undecided", "shadow_better", "champion_better"]
 
@@ -35,6 +36,9 @@ class ShadowComparison(Finding):
     mirrored: int  # pictures that the shadow was asked
     answered: int  # by it
     failures: dict[str, int]  # by reason: unreachable, refused, nonsense
+    last_failure: str | None  # when: ISO 8601, UTC
+    recent: int  # of the pictures: those asked last, by which it is judged whether it fails
+    recent_failures: int
     agreeing: int  # of those answered: both say the same label
     agreement: float | None
     agreement_interval: Interval | None  # Wilson's
@@ -56,9 +60,14 @@ def compare_shadow(mirrored: Sequence[Mirrored]) -> ShadowComparison:
 
     The true labels are those that people have given, which are no random sample of what is asked: what clients correct
     is more often wrong. Both are judged on the same ones, so that it says which is better, and not how good either is.
+
+    A shadow fails where it does not answer now: what it did not answer before is counted, and no verdict on it.
     """
     answered = [one for one in mirrored if one.shadow_label is not None]
-    failures = Counter(one.failure or "unreachable" for one in mirrored if one.shadow_label is None)
+    failed = [one for one in mirrored if one.shadow_label is None]
+    failures = Counter(one.failure or "unreachable" for one in failed)
+    recent = sorted(mirrored, key=lambda one: (one.time, one.shadow_label is None))[-RECENT:]
+    recent_failures = sum(one.shadow_label is None for one in recent)
     agreeing = sum(one.label == one.shadow_label for one in answered)
     known = [one for one in answered if one.feedback is not None]
     right = [one.label == one.feedback for one in known]
@@ -68,10 +77,13 @@ def compare_shadow(mirrored: Sequence[Mirrored]) -> ShadowComparison:
     p_value = mcnemar(only_shadow, only_champion)
     timed = [one for one in answered if one.seconds is not None and one.shadow_seconds is not None]
     return ShadowComparison(
-        verdict=_verdict(len(mirrored), len(answered), only_shadow - only_champion, p_value),
+        verdict=_verdict(len(recent), recent_failures, only_shadow - only_champion, p_value),
         mirrored=len(mirrored),
         answered=len(answered),
         failures=dict(sorted(failures.items())),
+        last_failure=max((one.time for one in failed), default=None),
+        recent=len(recent),
+        recent_failures=recent_failures,
         agreeing=agreeing,
         agreement=agreeing / len(answered) if answered else None,
         agreement_interval=wilson_interval(agreeing, len(answered)) if answered else None,
@@ -89,10 +101,10 @@ def compare_shadow(mirrored: Sequence[Mirrored]) -> ShadowComparison:
     )
 
 
-def _verdict(mirrored: int, answered: int, gain: int, p_value: float) -> Verdict:
-    if not mirrored:
+def _verdict(recent: int, failures: int, gain: int, p_value: float) -> Verdict:
+    if not recent:
         return "nothing_mirrored"
-    if mirrored - answered > WORST_FAILURES * mirrored:
+    if failures > WORST_FAILURES * recent:
         return "fails"
     if p_value > SIGNIFICANCE:
         return "undecided"

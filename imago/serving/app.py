@@ -225,7 +225,13 @@ class Application:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        parts = degraded(self.writer, self.log, self.entrance.rate, self.metrics)
+        parts = degraded(
+            self.writer,
+            self.mirror.writer if self.mirror is not None else None,
+            self.log,
+            self.entrance.rate,
+            self.metrics,
+        )
         return JSONResponse({"status": "ready", "degraded": parts})
 
     async def home(self, _: Request) -> Response:

@@ -23,6 +23,7 @@ SERVICE = f"{MODULE}:Endpoint"
 PAGE = "imago/serving/page"
 MIRROR = "imago/serving/mirror.py"
 REQUIREMENTS = (
+    "httptools",
     "numpy",
     "onnxruntime",
     "pillow",

@@ -7,13 +7,18 @@ from imago.serving.rate_limit import RateLimit
 
 
 def degraded(
-    writer: PredictionWriter | None, log: Log | None, rate: RateLimit, metrics: Metrics
+    writer: PredictionWriter | None,
+    shadow_writer: PredictionWriter | None,
+    log: Log | None,
+    rate: RateLimit,
+    metrics: Metrics,
 ) -> list[dict[str, str]]:
     """Return each `part` that is degraded in this process, and a `message` for whoever runs it."""
     parts: dict[str, str] = {}
     if writer is not None and writer.failing:
-        waiting, lost = f"{writer.waiting:,} wait in memory", f"{writer.lost:,} are lost"
-        parts["predictions"] = f"Predictions are answered, and cannot be kept: {waiting}, {lost}."
+        parts["predictions"] = f"Predictions are answered, and cannot be kept: {_held(writer)}."
+    if shadow_writer is not None and shadow_writer.failing:
+        parts["shadow"] = f"What a shadow answers cannot be kept for the comparison: {_held(shadow_writer)}."
     if log is not None and log.failing:
         parts["log"] = f"The log cannot be written: {log.lost:,} lines are lost."
     if not rate.shared:
@@ -21,3 +26,7 @@ def degraded(
     if not metrics.shared:
         parts["metrics"] = "/metrics tells of one worker only, whichever is asked."
     return [{"part": part, "message": message} for part, message in parts.items()]
+
+
+def _held(writer: PredictionWriter) -> str:
+    return f"{writer.waiting:,} wait in memory, {writer.lost:,} are lost"

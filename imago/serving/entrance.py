@@ -11,7 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from imago.serving import request_id
+from imago.serving import client_address, request_id
 from imago.serving.envelope import Envelope
 from imago.serving.keys import Keys
 from imago.serving.metrics import Metrics
@@ -80,14 +80,15 @@ class Entrance:
 
     def _let_in(self, request: Request) -> None:
         """Check the key, then the rate of whose key it is, or of the address. Raises Refusal."""
-        address = f"address {request.client.host}" if request.client else "nobody"
+        host = request.client.host if request.client else ""
+        counted = f"address {client_address.client(host)}"
         try:
             name = self.keys.name_of(request.headers)
         except Refusal:
-            self.rate.check(address)  # a key cannot be guessed at any rate
+            self.rate.check(counted)  # a key cannot be guessed at any rate
             raise
-        request.scope["imago.client"] = name or address
-        self.rate.check(name or address)
+        request.scope["imago.client"] = name or (f"address {client_address.plain(host)}" if host else "nobody")
+        self.rate.check(name or counted)
 
     def _route(self, scope: Scope) -> str:
         for route in self.inside.routes:
@@ -114,7 +115,8 @@ def _behind(proxies: tuple[str, ...], app: ASGIApp) -> ASGIApp:
 
     A client can write into that header whatever it likes, but not behind what the proxy writes.
     """
-    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(proxies))) if proxies else app
+    trusted = client_address.in_both_spellings(proxies)
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if proxies else app
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

@@ -59,6 +59,11 @@ class Metrics:
             ["version", "outcome"],
             registry=self.registry,
         )
+        self.shadow_lost = Counter(
+            "imago_shadow_answers_lost",
+            "What came of asking a shadow, where it could not be kept for the comparison.",
+            registry=self.registry,
+        )
         stages = Histogram(
             "imago_stage_seconds",
             "Seconds of an answer's stages: read its body, wait for its turn, decode, forward, answer.",

@@ -27,7 +27,7 @@ from imago.serving.metrics import Metrics
 from imago.serving.settings import PROBE_HEADER
 from imago.serving.shadow_note import ShadowNote
 
-LOOK_SECONDS = 1.0  # a challenger is asked, or let alone, that much later at most
+LOOK_SECONDS = 1.0  # pictures are taken for a challenger, or no more, that much later at most
 MAX_WAITING = 16  # pictures
 MAX_WAITING_BYTES = 20_000_000
 ANSWER_SECONDS = 10.0
@@ -88,6 +88,7 @@ class Mirror:
         self.writer: PredictionWriter | None = None
         self._stamp: tuple[int, ...] | None = None
         self._look_at = 0.0
+        self._looking = threading.Lock()
         self._waiting: deque[Asked] = deque()
         self._bytes = 0
         self._change = threading.Condition()
@@ -123,19 +124,29 @@ class Mirror:
         if dropped and self.note is not None:
             self._count(self.note, "dropped", dropped)
         if self._thread is None and not self._ended:
-            self.writer = PredictionWriter(self.store, add=self.store.add_shadows, on_lost=self.metrics.lost.inc)
+            self.writer = PredictionWriter(
+                self.store,
+                what="A shadow's answers",
+                add=self.store.add_shadows,
+                on_lost=self.metrics.shadow_lost.inc,
+            )
             self._thread = threading.Thread(target=self._run, args=(self.writer,), name="shadow", daemon=True)
             self._thread.start()
 
     def _current(self) -> ShadowNote | None:
         """Return the note, where it is meant for this version."""
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_SECONDS
+        if time.monotonic() >= self._look_at:
             self._look()
         return self.note
 
-    def _look(self) -> None:
+    def _look(self) -> ShadowNote | None:
+        """Return the note as it is at this moment."""
+        with self._looking:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._read()
+            return self.note
+
+    def _read(self) -> None:
         try:
             found = self.path.stat()
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -158,7 +169,7 @@ class Mirror:
         way: _Way | None = None
         failures = 0
         while (one := self._next()) is not None:
-            note = self.note
+            note = self._look()
             if note is None:  # taken away meanwhile
                 continue
             if way is None or way.note != note:
@@ -173,6 +184,8 @@ class Mirror:
                 row |= way.ask(one.picture)
                 outcome = "answered"
             except ShadowError as error:
+                if self._look() != note:  # it was ended, which is no failure of its
+                    continue
                 outcome = row["failure"] = error.failure
                 if not failures:
                     logger.warning("The shadow, version %s, gave no answer (%s): %s", note.version, outcome, error)

@@ -19,6 +19,7 @@ Set up by the environment of whoever starts it:
   no limit
 - `IMAGO_TRUSTED_PROXIES`: the addresses and networks of the proxies whose `X-Forwarded-For` names the client, with
   spaces between; absent: nobody's
+- `IMAGO_MAX_CONNECTIONS`: how many a worker holds, before idle ones are closed or new ones refused; absent: 1000
 - `IMAGO_WORKERS`: worker processes under `bentoml serve`; absent: 1
 """
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bentoml
+import uvicorn.config
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -37,11 +39,13 @@ from imago.serving.envelope import Envelope
 from imago.serving.package import ModelPackage
 from imago.serving.refusal import Refusal
 from imago.serving.settings import ServingSettings, workers_from_environment
+from imago.serving.worker import Patient, bound_connections
 
 if TYPE_CHECKING:
     from imago.serving.app import Application
 
 os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # else uvicorn, under `bentoml serve`, believes all of this machine
+uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{Patient.__module__}:Patient"  # likewise: it alone would wait for ever
 SLOWEST_SECONDS = 300.0  # our own bounds are tighter, and answer better
 
 
@@ -92,6 +96,7 @@ class Endpoint:
 
         settings = ServingSettings.from_environment(os.environ)
         log = logs.configure(settings.log_format)
+        bound_connections(settings.max_connections)
         home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
         counts = home / "imago-metrics"
         shared = share_between_workers(counts)

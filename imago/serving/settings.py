@@ -37,6 +37,7 @@ class ServingSettings:
     rates: Path | None = None  # the file in which the workers of one server count for it; None: each counts for itself
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
     max_waiting: int = 64  # requests under way in one worker
+    max_connections: int = 1000  # of one worker
     upload_seconds: float = 30.0
     queue_seconds: float = 15.0
 
@@ -62,6 +63,7 @@ class ServingSettings:
             top_k=_whole(environment, "IMAGO_TOP_K", cls.top_k),
             max_upload_bytes=_whole(environment, "IMAGO_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_pixels=_whole(environment, "IMAGO_MAX_PIXELS", cls.max_pixels),
+            max_connections=_whole(environment, "IMAGO_MAX_CONNECTIONS", cls.max_connections),
             api_key=environment.get("IMAGO_API_KEY") or None,
             keys=Path(keys) if keys else None,
             probe_key=environment.get("IMAGO_PROBE_KEY") or None,

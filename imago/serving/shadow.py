@@ -1,7 +1,7 @@
 """A challenger beside the version that serves: asked a share of the same pictures, never heard by a client.
 
 What is kept of it in the deployment's state says which process it is; a note beside says so to the workers that serve,
-who look at it once a second.
+who look at it once a second, before they ask, and where no answer comes.
 """
 
 import os
@@ -75,7 +75,7 @@ def check(state: State, tag: str, share: float) -> Version:
 
 
 def end(name: str, shadow: Shadow) -> None:
-    """Let the workers ask it no more, then end it with all its processes."""
+    """Let the workers ask it no more, then end it with all its processes; what it answers no more is no failure."""
     note_path(name).unlink(missing_ok=True)
     processes.end(shadow.process, grace=GRACE_SECONDS)
 

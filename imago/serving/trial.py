@@ -111,6 +111,7 @@ def environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_TOP_K": str(config.top_k),
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
+        "IMAGO_MAX_CONNECTIONS": str(config.max_connections),
         "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
         "IMAGO_TRUSTED_PROXIES": " ".join(config.trusted_proxies),
         "IMAGO_SHELF": str(shelf.of(**model)) if config.reports else "",

@@ -6,13 +6,18 @@ Bento, with the code that the Bento was built with.
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import itertools
 import json
 import logging
+import math
+import os
+import resource
 import socket
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.routing import Mount
@@ -22,6 +27,12 @@ QUIET_SECONDS = 0.5
 DRAIN_SECONDS = 25.0
 HEAD_SECONDS = 10.0  # from a connection's beginning, or the answer before, to the end of a request's head
 HEAD_BYTES = 65_536
+ANSWER_SECONDS = 120.0  # from there to the end of the answer, which a client may read slowly
+KEEP_ALIVE_SECONDS = 5
+BACKLOG = 1024
+CONNECTIONS = "IMAGO_MAX_CONNECTIONS"
+MAX_CONNECTIONS = 1000
+SPARE_FILES = 500 + BACKLOG  # what the service opens itself, and what is accepted before it is counted
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -67,19 +78,28 @@ class Shortcut:
 class Patient(HttpToolsProtocol):
     """uvicorn's protocol, whose patience has an end: it alone would read and keep a head, or trailers, for ever.
 
-    Who is refused before all was sent may go on sending for a while, because who is cut off does not hear why.
+    Who is refused before all was sent may go on sending for a while, because who is cut off does not hear why. Beyond
+    `most` connections of this process, the one is closed that has waited longest for its client to ask, as it does
+    between two requests; where all are being answered, the new one is refused.
     """
 
+    most = MAX_CONNECTIONS
     stalled = 0  # bytes in a row that ended no head, and were no body
     moved = False
-    head: asyncio.TimerHandle | None = None
+    idle_since = math.inf  # by time.monotonic; inf: it is not idle
+    patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.ws_protocol_class = None  # which would lead past all this
+        _counts().open.inc()
         self._expect_head()
+        if len(self.connections) > self.most:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
+        _counts().open.dec()
+        self._after_all()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -91,7 +111,7 @@ class Patient(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.moved = True
-        self._head_came()
+        self._after(ANSWER_SECONDS, self.transport.abort)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -101,26 +121,88 @@ class Patient(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         piped = bool(self.pipeline)
         super().on_response_complete()
-        if not piped and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._close()
+        elif not piped:
             self._expect_head()
 
     def send_400_response(self, msg: str) -> None:
-        error = {"code": "malformed", "message": msg, "request_id": ""}
-        body = json.dumps({"error": error}).encode()
+        self._refuse("400 Bad Request", "malformed", msg)
+
+    def is_idle(self) -> bool:
+        """Tell whether it waits for its client to ask, who has also taken the answer before."""
+        return self.idle_since < math.inf and not self.transport.get_write_buffer_size()
+
+    def _make_room(self) -> None:
+        others = [one for one in self.connections if isinstance(one, Patient) and one is not self and one.is_idle()]
+        if others:
+            _counts().over.labels("idle_closed").inc()
+            oldest = min(others, key=lambda one: one.idle_since)
+            oldest.idle_since = math.inf
+            oldest.transport.abort()
+        else:
+            _counts().over.labels("refused").inc()
+            message = "Too many connections are open. Ask again in a second."
+            self._refuse("503 Service Unavailable", "overloaded", message, "Retry-After: 1\r\n")
+
+    def _refuse(self, status: str, code: str, message: str, more: str = "") -> None:
+        body = json.dumps({"error": {"code": code, "message": message, "request_id": ""}}).encode()
         head = (
-            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n{more}"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self._close()
 
     def _expect_head(self) -> None:
-        self.head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._after(HEAD_SECONDS, self._close)
+        self.idle_since = time.monotonic()
 
-    def _head_came(self) -> None:
-        if self.head is not None:
-            self.head.cancel()
-            self.head = None
+    def _close(self) -> None:
+        """Close once the client has read what it was told, for which it is not waited without end either."""
+        self.transport.close()
+        self._after(ANSWER_SECONDS, self.transport.abort)
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do this, unless the client has done its part before."""
+        self._after_all()
+        self.patience = self.loop.call_later(seconds, act)
+
+    def _after_all(self) -> None:
+        self.idle_since = math.inf
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
+
+
+class _Counts(NamedTuple):
+    open: Any
+    over: Any
+
+
+@functools.cache
+def _counts() -> _Counts:
+    """Return what /metrics is told of connections. Call it once the service says where its workers count together."""
+    from prometheus_client import Counter, Gauge
+
+    over = "Connections over the limit: idle ones that were closed for a new one, and new ones that were refused."
+    return _Counts(
+        Gauge("imago_connections", "Connections that are open.", multiprocess_mode="livesum"),
+        Counter("imago_connections_over_limit", over, ["outcome"]),
+    )
+
+
+def bound_connections(most: int) -> None:
+    """Let this process hold so many connections, or fewer where it may not open the files for them."""
+    needed = most + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # negative: without limit
+    if 0 <= soft < needed:
+        with contextlib.suppress(ValueError, OSError):  # what it may open then is asked below
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard < 0 else min(needed, hard), hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    Patient.most = most if soft < 0 else min(most, max(soft - SPARE_FILES, soft // 2))
+    if Patient.most < most:
+        logger.warning("%d connections at most, not %d: this process may open %d files.", Patient.most, most, soft)
 
 
 class Server(uvicorn.Server):
@@ -188,6 +270,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--control", type=int, required=True)
     arguments = parser.parse_args()
+    bound_connections(int(os.environ.get(CONNECTIONS) or MAX_CONNECTIONS))
     app = Draining(Shortcut(load_application(arguments.tag)))
     control = socket.socket(fileno=arguments.control)
     Server(configured(app), app, control).run(sockets=[socket.socket(fileno=arguments.fd)])
@@ -199,9 +282,9 @@ def configured(app: Any, **options: Any) -> uvicorn.Config:
         app,
         http=Patient,
         ws="none",
-        backlog=1024,
+        backlog=BACKLOG,
         log_config=None,
-        timeout_keep_alive=5,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
         proxy_headers=False,  # it would believe whoever asks from this machine; the service knows its own proxies
         server_header=False,

@@ -26,6 +26,7 @@ from imago.serving.rollout import Deployment
 from tests.bentos import build
 from tests.packages import make_package, picture_bytes
 from tests.waiting import until
+from tests.wire import Wire
 from tests.workspace import free_port
 
 pytestmark = pytest.mark.slow
@@ -149,6 +150,31 @@ def test_a_rate_limit_holds_over_all_workers(bento: Bento, tmp_path: Path, monke
             os.kill(silent, signal.SIGCONT)
             assert psutil.pid_exists(asked)
         assert answers == [200, 429]
+    finally:
+        moths.stop()
+
+
+def test_more_connections_than_a_worker_may_hold_keep_nobody_out(
+    bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    moths = Deployment("moths", package=lambda _: bento.package)
+    try:
+        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), max_connections=20))
+        url = str(status.endpoint)
+        (worker,) = processes.ask(served("moths"), "status")["workers"]
+        idle = []
+        for _ in range(10):
+            idle += [Wire(url) for _ in range(30)]
+            assert httpx.post(f"{url}/predict", files=LUNA, trust_env=False).status_code == 200
+            assert hands_of(worker, int(url.rpartition(":")[2])) <= 21
+        told = httpx.get(f"{url}/metrics", trust_env=False).text
+        assert all(wire.is_closed() for wire in idle[:280])
+        for wire in idle:
+            wire.socket.close()
+        (closed,) = [line for line in told.splitlines() if line.startswith("imago_connections_over_limit_total{")]
+        assert float(closed.rpartition(" ")[2]) >= 280
     finally:
         moths.stop()
 

@@ -32,6 +32,7 @@ from tests.bentos import build
 from tests.packages import CLASSES, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD
 from tests.waiting import until
+from tests.wire import Wire
 from tests.workspace import free_port
 
 pytestmark = pytest.mark.slow
@@ -183,6 +184,29 @@ def test_nonsense_on_the_wire_does_not_end_a_worker(served: Served, client: Clie
             connection.sendall(line)
     assert client.predict(picture_bytes("blue")).label == "blue"
     assert "Traceback" not in served.log.read_text()
+
+
+def test_heads_and_connections_are_bounded_under_bentoml_serve_as_well(served: Served, tmp_path: Path) -> None:
+    with serve(served.package.path.parent / "bentoml", TAG, tmp_path, IMAGO_MAX_CONNECTIONS="20") as (url, _, _):
+        endless = Wire(url)
+        endless.send(b"GET /info HTTP/1.1\r\nX-Long: ")
+        assert endless.flood(b"x" * 16384, most=10**9) < 20_000_000
+        assert endless.everything()[:12] in {b"HTTP/1.1 400", b""}
+        upgrade = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        websocket = Wire(url)
+        websocket.send(b"GET /predict HTTP/1.1\r\nHost: moths\r\nConnection: Upgrade\r\n" + upgrade + b"\r\n")
+        assert websocket.said(b"}}").startswith(b"HTTP/1.1 405 ")
+        idle = [Wire(url) for _ in range(50)]
+        with Client(url) as client:
+            assert client.predict(picture_bytes("red")).label == "red"
+            text = httpx.get(f"{url}/metrics").text
+        assert all(wire.is_closed() for wire in idle[:30])
+        assert any(wire.is_open() for wire in idle[30:])
+        for wire in (endless, websocket, *idle):
+            wire.socket.close()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("imago_connections"))
+    assert 1 <= float(values["imago_connections"]) <= 21
+    assert float(values['imago_connections_over_limit_total{outcome="idle_closed"}']) >= 30
 
 
 def test_what_the_bento_says_of_its_model_is_told(served: Served, client: Client) -> None:

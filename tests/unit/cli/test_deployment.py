@@ -1,7 +1,7 @@
 """What `run.py deployment` says of what was served."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -108,14 +108,17 @@ def shadowed(folder: Path) -> State:
 
 def keep(folder: Path, answers: list[tuple[str, str | None, str | None]]) -> None:
     """Keep what version 2 answered, what version 3 said of it, and the true label."""
-    store, noon = PredictionStore(folder / "home" / "predictions.sqlite"), timestamp(datetime(2026, 1, 3, tzinfo=UTC))
+    store, noon = PredictionStore(folder / "home" / "predictions.sqlite"), datetime(2026, 1, 3, tzinfo=UTC)
+    predictions, shadows = [], []
     for number, (label, theirs, truth) in enumerate(answers):
-        told = {"prediction_id": f"id-{number}", "time": noon}
+        told = {"prediction_id": f"id-{number}", "time": timestamp(noon + timedelta(seconds=number))}
         given = {"model": "moths", "version": "2", "label": label, "probability": 0.9, "rejected": number == 0}
-        store.add([told | given | {"feedback": truth}])
+        predictions.append(told | given | {"feedback": truth})
         said = {"label": theirs, "probability": 0.8, "rejected": 0, "seconds": 0.005} if theirs else {}
         failure = {} if theirs else {"failure": "refused"}
-        store.add_shadows([told | {"version": "3", "champion_seconds": 0.01} | said | failure])
+        shadows.append(told | {"version": "3", "champion_seconds": 0.01} | said | failure)
+    store.add(predictions)
+    store.add_shadows(shadows)
 
 
 def test_a_shadow_is_compared_with_the_version_that_serves_its_verdict_first(tmp_path: Path) -> None:
@@ -145,6 +148,24 @@ def test_a_shadow_that_gives_no_answers_does_not_do(tmp_path: Path) -> None:
         "Version 3 does not do: it gave no answer to 1 of 10 pictures (1 refused).",
         "Of those that it answered, of 9 pictures whose true label is known it names 9 right, version 2 9 (p = 1).",
     ]
+
+
+def test_a_shadow_that_failed_for_a_while_is_judged_by_its_answers_again_and_it_is_said(tmp_path: Path) -> None:
+    deployment.write("moths", shadowed(tmp_path))
+    keep(tmp_path, [("luna", None, None)] * 61 + [("luna", "luna", None)] * 290)
+    assert run("shadow").splitlines()[0] == (
+        "Version 3 does not do: it gave no answer to 61 of 351 pictures (61 refused), the last at 2026-01-03 00:01 "
+        "UTC; to 10 of the last 300."
+    )
+    keep(tmp_path, [("luna", None, None)] * 61 + [("luna", "luna", None)] * 320)
+    lines = run("shadow").splitlines()
+    assert lines[0] == "Undecided between versions 3 and 2: nobody has told a true label (`/feedback`)."
+    assert lines[-2] == (
+        "No answer to 61 of 381 pictures (61 refused), the last at 2026-01-03 00:01 UTC; to 0 of the last 300."
+    )
+    told = json.loads(run("shadow", "--json"))["comparison"]
+    assert (told["failures"], told["recent"], told["recent_failures"]) == ({"refused": 61}, 300, 0)
+    assert told["last_failure"] == "2026-01-03T00:01:00.000000+00:00"
 
 
 def test_what_was_a_shadow_last_can_still_be_compared(tmp_path: Path) -> None:

@@ -198,8 +198,8 @@ def test_what_a_shadow_said_is_given_back_beside_what_was_answered(store: Predic
     store.add_shadows([shadow_row(1), shadow_row(2, label=None), shadow_row(3, version="3"), shadow_row(9)])
     store.feedback("id-1", "red")
     assert sorted(store.mirrored("moths", "1", "2")) == [
-        Mirrored("green", False, None, None, False, 0.01, None, "refused"),
-        Mirrored("green", True, "red", "red", True, 0.01, 0.02, None),
+        Mirrored("green", False, None, None, False, 0.01, None, "refused", timestamp(NOON)),
+        Mirrored("green", True, "red", "red", True, 0.01, 0.02, None, timestamp(NOON)),
     ]
     assert store.mirrored("moths", "2", "1") == store.mirrored("butterflies", "1", "2") == []
 
@@ -238,6 +238,8 @@ def test_a_store_of_before_shadows_takes_them_and_keeps_what_it_has(store: Predi
     old.close()
     assert store.mirrored("moths", "1", "2") == []
     store.add_shadows([shadow_row(1)])
-    assert store.mirrored("moths", "1", "2") == [Mirrored("green", False, "red", "red", True, 0.01, 0.02, None)]
+    assert store.mirrored("moths", "1", "2") == [
+        Mirrored("green", False, "red", "red", True, 0.01, 0.02, None, timestamp(NOON))
+    ]
     store.add([row(2)])
     assert store.window().column("prediction_id").to_pylist() == ["id-1", "id-2"]

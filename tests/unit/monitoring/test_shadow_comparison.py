@@ -1,16 +1,19 @@
 """How two versions on the same pictures compare."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imago.evaluation.significance import mcnemar
-from imago.monitoring.prediction_store import Mirrored
-from imago.monitoring.shadow_comparison import CLASSES, Disagreement, ShadowComparison, compare_shadow
+from imago.monitoring.prediction_store import Mirrored, timestamp
+from imago.monitoring.shadow_comparison import CLASSES, RECENT, Disagreement, ShadowComparison, compare_shadow
 
 LABELS = ("atlas", "luna", "cinnabar")
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+moments = st.integers(0, 30).map(lambda minutes: timestamp(NOON + timedelta(minutes=minutes)))
 seconds = st.none() | st.floats(0.001, 1.0)
 
 
@@ -19,17 +22,29 @@ def mirrored_pictures(draw: st.DrawFn) -> Mirrored:
     failure = draw(st.sampled_from((None, None, None, "unreachable", "refused", "nonsense")))
     label, feedback = draw(st.sampled_from(LABELS)), draw(st.none() | st.sampled_from(LABELS))
     if failure:
-        return Mirrored(label, draw(st.booleans()), feedback, None, False, draw(seconds), None, failure)
+        return Mirrored(label, draw(st.booleans()), feedback, None, False, draw(seconds), None, failure, draw(moments))
     theirs = draw(st.sampled_from(LABELS))
     answers = draw(st.booleans()), draw(st.booleans())
-    return Mirrored(label, answers[0], feedback, theirs, answers[1], draw(seconds), draw(seconds), None)
+    return Mirrored(label, answers[0], feedback, theirs, answers[1], draw(seconds), draw(seconds), None,
+                    draw(moments))  # fmt: skip
 
 
 pictures = st.lists(mirrored_pictures(), max_size=40)
 
 
-def of(label: str, theirs: str | None, feedback: str | None = None, failure: str | None = None) -> Mirrored:
-    return Mirrored(label, False, feedback, theirs, False, 0.010, 0.030 if theirs else None, failure)
+def of(
+    label: str, theirs: str | None, feedback: str | None = None, failure: str | None = None, *, minute: int = 0
+) -> Mirrored:
+    moment = timestamp(NOON + timedelta(minutes=minute))
+    return Mirrored(label, False, feedback, theirs, False, 0.010, 0.030 if theirs else None, failure, moment)
+
+
+def told(answers: str) -> list[Mirrored]:
+    """What was asked minute by minute: a dot is an answer that agrees, anything else is none."""
+    return [
+        of("luna", "luna", minute=minute) if said == "." else of("luna", None, failure="unreachable", minute=minute)
+        for minute, said in enumerate(answers)
+    ]
 
 
 @given(pictures)
@@ -37,7 +52,9 @@ def of(label: str, theirs: str | None, feedback: str | None = None, failure: str
 def test_the_figures_add_up(asked: list[Mirrored]) -> None:
     found = compare_shadow(asked)
     assert found.mirrored == len(asked)
-    assert found.answered + sum(found.failures.values()) == found.mirrored
+    assert found.answered + sum(found.failures.values()) == found.mirrored == found.recent
+    assert found.recent_failures == found.mirrored - found.answered
+    assert (found.last_failure is None) == (found.failures == {})
     assert found.agreeing <= found.answered
     differing = sum(one.differing for one in found.classes)
     assert differing == found.answered - found.agreeing  # there are fewer labels than are listed
@@ -66,7 +83,7 @@ def test_who_shadows_whom_changes_the_sides_and_nothing_else(asked: list[Mirrore
     there = compare_shadow(asked)
     back = compare_shadow([
         Mirrored(str(one.shadow_label), one.shadow_rejected, one.feedback, one.label, one.rejected,
-                 one.shadow_seconds, one.seconds, None)
+                 one.shadow_seconds, one.seconds, None, one.time)
         for one in asked
     ])  # fmt: skip
     assert (there.agreeing, there.agreement_interval, there.p_value) == (
@@ -113,6 +130,34 @@ class Case:
 )
 def test_the_verdict_is_given_by_the_exact_test_and_not_to_one_that_fails(case: Case) -> None:
     assert compare_shadow(case.asked).verdict == case.verdict
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict", "recent_failures"),
+    [
+        ("." * 300, "undecided", 0),
+        ("x" * 500, "fails", 300),
+        ("." * 5000 + "x" * 4, "fails", 4),  # of 5,004, and it fails now
+        ("x" * 500 + "." * 296, "fails", 4),
+        ("x" * 500 + "." * 297, "undecided", 3),
+        ("x" * 500 + "." * 300, "undecided", 0),
+        ("." * 200 + "x" * 200 + "." * 300, "undecided", 0),
+        (("." * 32 + "x") * 30, "fails", 10),  # again and again
+        (("." * 332 + "x") * 9, "undecided", 1),
+    ],
+)
+def test_a_shadow_is_judged_by_whether_it_fails_now(answers: str, verdict: str, recent_failures: int) -> None:
+    found = compare_shadow(told(answers)[::-1])  # in no order
+    assert (found.verdict, found.recent, found.recent_failures) == (verdict, RECENT, recent_failures)
+    assert found.failures == ({"unreachable": answers.count("x")} if "x" in answers else {})
+    last = NOON + timedelta(minutes=answers.rfind("x"))
+    assert found.last_failure == (timestamp(last) if "x" in answers else None)
+
+
+def test_after_an_outage_the_answers_count_again() -> None:
+    asked = told("x" * 500) + [of("luna", "atlas", "atlas", minute=minute) for minute in range(500, 800)]
+    found = compare_shadow(asked)
+    assert (found.verdict, found.answered, found.mirrored) == ("shadow_better", 300, 800)
 
 
 def test_the_figures_of_a_small_case_are_what_they_are() -> None:

@@ -1,6 +1,7 @@
 """What an endpoint asks a shadow: after its own answer, at nobody's cost, whatever the shadow is or does."""
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,17 @@ class Champion:
             return found if len(found) == count else []
 
         return until(rows, 20, lambda: f"{self.store.mirrored('moths', '7', '8')}")
+
+    def all_kept(self) -> list[Mirrored]:
+        """Let what waits be done with, end, and return every row of the shadow."""
+        until(lambda: not self.mirror._waiting, 20, "pictures wait still")
+        self.mirror.close()
+        assert self.mirror._thread is not None
+        self.mirror._thread.join(20)
+        for writer in (self.application.writer, self.mirror.writer):
+            assert writer is not None
+            writer.flush()
+        return self.store.mirrored("moths", "7", "8")
 
     def counted(self, outcome: str) -> float:
         found = self.application.metrics.registry.get_sample_value(
@@ -226,6 +238,57 @@ def test_a_shadow_is_told_and_taken_back_while_it_serves(champion: Champion, run
     assert champion.store.count() == 4
 
 
+@pytest.mark.parametrize("then", ["nobody", "another version", "itself on another port"])
+def test_a_shadow_that_is_ended_while_it_is_asked_has_not_failed(
+    champion: Champion, caplog: pytest.LogCaptureFixture, then: str
+) -> None:
+    asked: list[bool] = []
+
+    def ending() -> tuple[int, bytes]:
+        asked.append(True)
+        note = shadow.read_note("moths")
+        assert note is not None
+        match then:
+            case "nobody":
+                shadow.note_path("moths").unlink()
+            case "another version":
+                shadow.write_note("moths", note.model_copy(update={"version": "9"}))
+            case _:
+                shadow.write_note("moths", note.model_copy(update={"port": 1}))
+        return 503, b""
+
+    with answering(ending) as port:
+        champion.tell(port)
+        champion.predict()
+        until(lambda: asked, 20, "it was not asked")
+        assert champion.all_kept() == []
+    assert champion.counted("refused") == 0
+    assert "gave no answer" not in caplog.text
+
+
+def test_what_waits_for_a_shadow_that_is_ended_is_asked_of_nobody(champion: Champion) -> None:
+    free, asked = threading.Event(), []
+    answer = (
+        b'{"prediction_id": "1", "model": {"name": "moths", "version": "8"}, "rejected": false, "reason": null, '
+        b'"predictions": [{"label": "blue", "probability": 1.0}]}'
+    )
+
+    def ending() -> tuple[int, bytes]:
+        asked.append(True)
+        free.wait(30)
+        return 200, answer
+
+    with answering(ending) as port:
+        champion.tell(port)
+        for _ in range(4):
+            champion.predict()
+        until(lambda: asked, 20, "it was not asked")
+        shadow.note_path("moths").unlink()
+        free.set()
+        (row,) = champion.all_kept()  # what it did answer counts
+    assert (row.shadow_label, len(asked)) == ("blue", 1)
+
+
 def test_a_slow_shadow_costs_no_answer_its_time_and_what_does_not_fit_is_dropped(champion: Champion) -> None:
     free = threading.Event()
 
@@ -348,6 +411,29 @@ def test_a_store_that_cannot_be_written_costs_no_answer(champion: Champion, runt
         champion.predict()
         champion.store.path.rmdir()
         champion.kept(2)
+
+
+def test_what_a_shadow_said_and_was_lost_is_no_lost_prediction(champion: Champion, runtime: Runtime) -> None:
+    def count(name: str) -> float | None:
+        return champion.application.metrics.registry.get_sample_value(name)
+
+    with listening(runtime, ServingSettings(api_key=KEY), version="8") as url:
+        champion.tell(port_of(url))
+        champion.predict()
+        champion.kept(1)
+        with sqlite3.connect(champion.store.path) as connection:  # predictions can be kept, and its answers not
+            connection.execute("CREATE TRIGGER full BEFORE INSERT ON shadows BEGIN SELECT RAISE(ABORT, 'full'); END")
+        writer = champion.mirror.writer
+        assert writer is not None
+        writer.max_pending = 2
+        for asked in range(3):
+            champion.predict()
+            until(lambda: champion.counted("answered") == asked + 2, 20, "it was not asked")  # noqa: B023 - at once
+        until(lambda: not writer.flush() and writer.lost == 1, 20, "none is lost")
+        degraded = champion.client.get("/readyz").json()["degraded"]
+    assert [part["part"] for part in degraded] == ["shadow"]
+    assert "2 wait in memory, 1 are lost" in degraded[0]["message"]
+    assert (count("imago_shadow_answers_lost_total"), count("imago_predictions_lost_total")) == (1, 0)
 
 
 def test_an_endpoint_that_keeps_nothing_mirrors_nothing(runtime: Runtime, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imago.serving.worker import Shortcut
+from imago.config import DeployConfig
+from imago.serving.settings import ServingSettings
+from imago.serving.worker import MAX_CONNECTIONS, Shortcut
 
 
 class Slow:
@@ -54,3 +56,7 @@ def test_what_the_server_answers_itself_still_goes_through_it() -> None:
         assert endpoint.get("/readyz").text == "theirs"
         assert endpoint.post("/readyz").text == "ours /readyz"
     assert Slow.seen == ["lifespan", "/readyz", "/readyz"]
+
+
+def test_as_many_connections_are_held_however_it_is_started() -> None:
+    assert DeployConfig().max_connections == ServingSettings().max_connections == MAX_CONNECTIONS
