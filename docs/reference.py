@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -207,6 +207,8 @@ def _is_model(kind: Any) -> bool:
 def _type(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join("nothing" if part is type(None) else _type(part) for part in get_args(kind))
+    if get_origin(kind) is Annotated:
+        return _type(get_args(kind)[0])
     if str(get_origin(kind)) == "typing.Literal":
         return ", ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) is tuple:

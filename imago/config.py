@@ -105,7 +105,9 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the classifier is fitted."""
 
-    epochs: int = Field(default=6, ge=0)  # of the whole network, after a pretrained one's head; 0: the head alone
+    epochs: int = Field(
+        default=6, ge=0, le=10_000
+    )  # of the whole network, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=16, ge=1)  # pictures
     micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: all on a GPU, else up to 16
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do
@@ -156,7 +158,7 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """How the model is judged."""
 
-    bootstrap_samples: int = Field(default=1000, ge=0)  # for the confidence intervals; 0: none
+    bootstrap_samples: int = Field(default=1000, ge=0, le=100_000)  # for the confidence intervals; 0: none
     robustness: bool = True  # measure accuracy under blur, noise, compression, cropping and wrong exposure
     outside: str | None = None  # a source of pictures of other classes, to be withheld; None: drawn moths
 

@@ -8,7 +8,7 @@ from imago.evaluation.metrics import ClassMetrics, Interval, Metrics
 from imago.evaluation.rejection import Strangers
 from imago.evaluation.report import Findings
 
-_TRUSTED = 0.05
+_TRUSTED, _UNTRUSTED = 0.05, 0.25  # of calibration errors; above the latter, the gate refuses unless told otherwise
 _HURT = 0.10
 _MANY_WITHHELD = 0.20
 _ENOUGH_STRANGERS, _TOLD_APART = 0.5, 0.8
@@ -159,12 +159,12 @@ def _on_confidence(metrics: Metrics) -> Remark:
     points = f"{100 * error:.1f} points" + (f" ({100 * around.low:.1f}–{100 * around.high:.1f})" if around else "")
     if error <= _TRUSTED:
         return Remark(True, f"Its confidence can be believed: it claims {claimed} on average and is off by {points}.")
+    text = f"Its confidence is off by {points}: it claims {claimed} on average, and {true} come true."
     if around and around.low <= _TRUSTED:
-        text = f"Nothing speaks against its confidence: it claims {claimed} on average and is off by {points}"
-        return Remark(True, f"{text}, which may be chance with so few pictures.")
+        doubt = "may be chance" if not around.low else f"may be less than {percent(_TRUSTED)} in truth"
+        return Remark(error <= _UNTRUSTED, f"{text} That {doubt}, with so few pictures.")
     how = "sure" if metrics.mean_confidence > metrics.accuracy else "modest"
-    text = f"Its confidence is off by {points}: it claims {claimed} on average, and {true} come true"
-    return Remark(False, f"{text}. It is too {how}.")
+    return Remark(False, f"{text} It is too {how}.")
 
 
 def _on_classes(findings: Findings) -> list[Remark]:

@@ -84,7 +84,8 @@ def _limits(spec: ModelSpec, counts: Mapping[str, Mapping[str, int]]) -> list[st
     if len(set(taught.values())) > 1:
         limits.append(f"It was taught with fewest pictures of {fewest}.")
     if untested:
-        limits.append(f"Nobody knows how it does on {some_of(untested, most=_SCARCE)}: no test picture shows them.")
+        them = "it" if len(untested) == 1 else "them"
+        limits.append(f"Nobody knows how it does on {some_of(untested, most=_SCARCE)}: no test picture shows {them}.")
     if spec.weights != "none" and spec.weights_license == "not stated":
         limits.append("The licence of the weights that it began with is not stated: find out before you pass it on.")
     return limits

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
@@ -23,6 +24,7 @@ from imago.training.datamodule import Batch, EvenBatches
 from imago.training.devices import of_all
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule
+from imago.training.recipe import lower_rates
 from imago.training.shortage import is_lack_of_memory
 
 CHECKPOINT = "last.ckpt"
@@ -111,7 +113,8 @@ class Epochs(Callback):
         result = EpochResult(trainer.current_epoch + 1, *figures, seconds)
         if not math.isfinite(result.val_loss):  # before it is offered or kept: weights may break in the last step
             raise ImagoError(
-                f"The validation loss is no longer a number after epoch {result.epoch}: lower training.learning_rate."
+                f"The validation loss is no longer a number after the last step of epoch {result.epoch}: "
+                f"{lower_rates(pl_module.recipe)}"
             )
         self._best.offer(result, pl_module.judged, tell=trainer.is_global_zero)
 
@@ -191,7 +194,7 @@ def interrupted(checkpoint: Path, reporting: Reporter) -> Interrupted | None:
         return None
     except OSError:
         raise
-    except (*UNREADABLE, UnpicklingError, StopIteration) as error:
+    except (*UNREADABLE, UnpicklingError, BadZipFile, StopIteration) as error:
         if is_lack_of_memory(error):
             raise
         aside = checkpoint.replace(checkpoint.with_suffix(".damaged"))
@@ -205,5 +208,8 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def _read(checkpoint: Path) -> tuple[int, dict[str, Any]]:
+    with ZipFile(checkpoint) as archive:
+        if (damaged := archive.testzip()) is not None:  # torch does not look
+            raise BadZipFile(f"{damaged} is not what was written")
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return int(content["epoch"]), next(state for name, state in content["callbacks"].items() if Epochs.__name__ in name)

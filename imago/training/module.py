@@ -21,7 +21,7 @@ from imago.training.datamodule import Batch
 from imago.training.devices import of_all
 from imago.training.head import head_keys
 from imago.training.layout import memory_format_of
-from imago.training.recipe import Recipe, at_once, even_parts
+from imago.training.recipe import Recipe, at_once, even_parts, lower_rates
 
 _WARMUP_SHARE = 0.15
 
@@ -104,7 +104,7 @@ class ClassifierModule(LightningModule):
             if not math.isfinite(value):
                 raise ImagoError(
                     f"The training loss is no longer a number in step {index + 1} of epoch {self.current_epoch + 1}: "
-                    f"lower training.learning_rate (it is {self.recipe.learning_rate:g})."
+                    f"{lower_rates(self.recipe)}"
                 )
             self.manual_backward(loss)
         optimiser.step()

@@ -31,6 +31,23 @@ class Recipe:
     precision: Precision
 
 
+def without_effect(training: TrainingConfig, *, pretrained: bool) -> Iterator[str]:
+    """Give a sentence for each setting that another one leaves nothing to do for."""
+    changes = {"training.rand_augment": training.rand_augment, "training.erasing": training.erasing}
+    if not training.augment and (named := [name for name, value in changes.items() if value]):
+        yield f"training.augment is off, and with it {' and '.join(named)}"
+    if training.freeze_batch_norm and not pretrained:
+        yield "training.freeze_batch_norm keeps statistics that nothing has learned: it is meant for pretrained weights"
+
+
+def lower_rates(recipe: Recipe) -> str:
+    """Return what to do where the loss is no longer a number."""
+    rates = f"lower training.learning_rate (it is {recipe.learning_rate:g})"
+    if recipe.head_learning_rate != recipe.learning_rate:
+        rates += f" and training.head_learning_rate ({recipe.head_learning_rate:g})"
+    return rates + ", or training.weight_decay if you have set it."
+
+
 def check_epochs(training: TrainingConfig, weights: str) -> None:
     """Raise ConfigError where the head alone is to be fitted, on features that nothing has learned."""
     if not training.epochs and (weights == "none" or not training.warmup_head):

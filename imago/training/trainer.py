@@ -40,7 +40,7 @@ from imago.training.head import head_of
 from imago.training.layout import measured_memory_format, memory_format_of
 from imago.training.meter import Meter
 from imago.training.module import ClassifierModule, without_checkpoints
-from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, working_device
+from imago.training.recipe import Recipe, at_once, check_epochs, num_workers, recipe_for, without_effect, working_device
 from imago.training.shortage import for_less_memory, refuse_one_picture
 from imago.training.warmup import warm_up, zero_head
 
@@ -163,6 +163,8 @@ def _train(
     checkpoint, pretrained = given.workdir / CHECKPOINT, model.weights != "none"
     network = create_classifier(model.architecture, model.weights, len(classes), image_size)
     training = without_checkpoints(training, network, reporting)
+    for sentence in without_effect(training, pretrained=pretrained):
+        reporting.note(sentence)
     fixed = has_fixed_size(model.architecture)
     recipe = recipe_for(training, pretrained=pretrained, image_size=image_size, fixed_size=fixed)
     recipe = _fitting(recipe, network, model.architecture, image_size, training, reporting)

@@ -75,7 +75,30 @@ def test_a_calibrated_model_of_few_test_pictures_is_not_scolded_and_the_interval
         )
         assert found.good is good
         assert f"points ({100 * around.low:.1f}–{100 * around.high:.1f})" in found.text
-        assert found.text.startswith("Nothing speaks against" if good else "Its confidence is off by")
+        assert found.text.startswith("Its confidence is off by")
+        assert found.text.endswith("That may be chance, with so few pictures." if good else "It is too sure.")
+
+
+@pytest.mark.parametrize(
+    ("error", "low", "good", "end"),
+    [
+        (0.04, 0.0, True, "and is off by 4.0 points (0.0–50.0)."),
+        (0.286, 0.0, False, "That may be chance, with so few pictures."),
+        (0.107, 0.042, True, "That may be less than 5% in truth, with so few pictures."),
+        (0.107, 0.06, False, "It is too modest."),
+    ],
+)
+def test_chance_is_named_only_where_it_explains_all_and_praise_given_only_where_the_gate_gives_it(
+    error: float, low: float, good: bool, end: str
+) -> None:
+    report = report_of(rights(45, 50), confidence=0.8)
+    found = {
+        "expected_calibration_error": error,
+        "expected_calibration_error_interval": Interval(low=low, high=0.5),
+    }
+    report = report.model_copy(update={"metrics": report.metrics.model_copy(update=found)})
+    (remark,) = (one for one in remarks(report) if "confidence" in one.text)
+    assert (remark.good, remark.text[-len(end) :]) == (good, end)
 
 
 def slice_of(by: str, value: str, *, weak: bool) -> Slice:

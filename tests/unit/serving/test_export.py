@@ -198,7 +198,7 @@ def test_the_card_says_what_limits_the_use(package: ModelPackage) -> None:
     counts = {label: {"train": 9, "test": 5} for label in MOTHS.classes[1:]}
     scarce = model_card(package.spec.model_copy(update={"weights": "hub", "weights_license": "not stated"}), counts)
     assert f"fewest pictures of {MOTHS.classes[0]} (0)," in scarce
-    assert f"Nobody knows how it does on {MOTHS.classes[0]}: no test picture shows them." in scarce
+    assert f"Nobody knows how it does on {MOTHS.classes[0]}: no test picture shows it." in scarce
     assert "licence of the weights that it began with is not stated" in scarce
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from imago.config import TrainingConfig
-from imago.training.recipe import at_once, even_parts, num_workers, recipe_for
+from imago.training.recipe import at_once, even_parts, lower_rates, num_workers, recipe_for, without_effect
 
 
 def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> None:
@@ -103,3 +103,18 @@ def test_processes_that_train_together_share_the_cores_for_loading(
 )
 def test_none_of_several_parts_has_one_picture_by_itself(count: int, at_most: int, parts: int) -> None:
     assert even_parts(count, at_most) == parts
+
+
+def test_settings_that_another_leaves_nothing_to_do_are_named() -> None:
+    training = TrainingConfig(augment=False, erasing=0.5, rand_augment="rand-m7-n2", freeze_batch_norm=True)
+    first, second = without_effect(training, pretrained=False)
+    assert first == "training.augment is off, and with it training.rand_augment and training.erasing"
+    assert second.startswith("training.freeze_batch_norm keeps statistics that nothing has learned")
+    assert list(without_effect(training, pretrained=True)) == [first]
+    assert not list(without_effect(TrainingConfig(erasing=0.5), pretrained=False))
+
+
+def test_both_rates_are_named_where_they_differ() -> None:
+    pretrained = lower_rates(recipe_for(TrainingConfig(), pretrained=True, image_size=224))
+    assert "training.learning_rate (it is 0.0005) and training.head_learning_rate (0.002)" in pretrained
+    assert "head" not in lower_rates(recipe_for(TrainingConfig(), pretrained=False, image_size=224))

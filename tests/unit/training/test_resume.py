@@ -227,7 +227,9 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
     monkeypatch.setattr(
         ClassifierModule, "on_validation_epoch_start", lambda self: (broken(self), self._outputs.clear())
     )
-    with pytest.raises(ImagoError, match=rf"no longer a number after epoch {epoch}: lower training.learning_rate"):
+    with pytest.raises(
+        ImagoError, match=rf"no longer a number after the last step of epoch {epoch}: lower training.learning_rate"
+    ):
         run(tmp_path)
     cut = interrupted(tmp_path / CHECKPOINT, Silence())
     assert (cut.epochs if cut else 0) == epoch - 1
@@ -262,6 +264,19 @@ def test_a_checkpoint_that_cannot_be_used_begins_anew(
     aside = tmp_path / "last.damaged"
     assert aside.read_bytes() == before
     assert f"put aside as {aside}" in reporter.stream.getvalue()
+
+
+def test_a_checkpoint_with_damaged_weights_begins_anew(tmp_path: Path, whole: TrainedModel) -> None:
+    run(tmp_path)
+    content = bytearray((tmp_path / CHECKPOINT).read_bytes())
+    head = next(value for value in state_of(tmp_path / CHECKPOINT)["state"].values() if value.ndim == 2)
+    at = content.index(head.numpy().tobytes())
+    content[at + 3] ^= 0x40  # the exponent's highest bit: torch would read a number some 1e38 times as large
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    reporter = Silence()
+    again = run(tmp_path, reporter=reporter)
+    assert "put aside" in reporter.stream.getvalue()
+    assert again.history[-1].val_loss == pytest.approx(whole.history[-1].val_loss, abs=1e-6)
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
