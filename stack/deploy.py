@@ -93,9 +93,9 @@ def shadow(name: str, number: str, share: float, say: Callable[[str], None], *, 
             f"{champion.tag} cannot ask a shadow, for it was built before there were any: run the training that made "
             "it again, its steps are cached and the Bento is built anew."
         )
-    package = version.package()
-    card = evaluated_card(package.card, version.report())
-    tag = bento.build_bento(package, name=name, version=version.number, card=card)
+    package, report = version.package(), version.report()
+    card = evaluated_card(package.card, report)
+    tag = bento.build_bento(package, name=name, version=version.number, card=card, tested=accuracy_on_tests(report))
     return Deployment(name, by=by, on_progress=say).start_shadow(tag, share, reason=reason)
 
 
@@ -104,10 +104,12 @@ def shadow_challenger(name: str, decision: GateDecision, config: DeployConfig, *
 
     Where it cannot be, that is said, and fails nothing.
     """
-    number, current = decision.challenger_version, deployment.read(name).current
-    if decision.promoted or number is None or not config.shadow or current is None or not health.serves(current):
+    number = decision.challenger_version
+    if decision.promoted or number is None or not config.shadow:
         return
     try:
-        shadow(name, number, config.shadow, logger.info, by=by, reason=decision.reason)
+        current = deployment.read(name).current
+        if current is not None and health.serves(current):
+            shadow(name, number, config.shadow, logger.info, by=by, reason=decision.reason)
     except (ImagoError, OSError) as error:
-        logger.warning("Version %s is asked nothing in the shadow of %s: %s", number, current.tag, error)
+        logger.warning("Version %s of %s is asked nothing in the shadow: %s", number, name, error)

@@ -31,9 +31,9 @@ def libraries() -> str:
     return " ".join(f"{name} {version(name)}" for name in _LIBRARIES)
 
 
-def key_of(*decided: object, code: str, libraries: tuple[str, ...]) -> str:
-    """Return the name of a folder of work that may go on later: by what decides it, its code and its libraries."""
-    state = (decided, digest_of(code_of(code)), [version(library) for library in libraries])
+def key_of(*decided: object, code: str, packages: tuple[str, ...]) -> str:
+    """Return the name of a folder of work that may go on later: by what decides it, its code and its packages."""
+    state = (decided, digest_of(code_of(code)), [version(package) for package in packages])
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 

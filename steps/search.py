@@ -26,7 +26,7 @@ def search(
     budget = {"trials": 0, "minutes": None}  # a larger one goes on with the trials of a smaller
     asked = config.model_copy(update={"sweep": config.sweep.model_copy(update=budget)})
     decided = (accepted.digests, accepted.labels, accepted.splits, asked, weights_state)
-    key = key_of(*decided, code="imago.training.sweep", libraries=("torch", "timm", "optuna"))
+    key = key_of(*decided, code="imago.training.sweep", packages=("torch", "timm", "optuna"))
     place = home.place_for("sweeps", key, keep=8)
     store = place / "trials.log"
     with home.alone_in(place), Tracking() as tracking:

@@ -98,4 +98,4 @@ def checkpoint_key(
     """Return the name of the folder whose checkpoint such a training goes on from."""
     fitted = training.model_dump(exclude=_NOT_FITTED)
     decided = (accepted.digests, accepted.labels, accepted.splits, model, fitted, image_size, seed, weights_state)
-    return key_of(*decided, code="imago.training.trainer", libraries=("torch", "timm"))
+    return key_of(*decided, code="imago.training.trainer", packages=("torch", "timm"))

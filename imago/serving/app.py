@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -16,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
-from imago.serving import reports
+from imago.serving import pages
 from imago.serving.admission import Queue
 from imago.serving.answers import Tested
 from imago.serving.degraded import degraded
@@ -48,18 +47,10 @@ from imago.serving.upload import read_json, read_pictures
 
 logger = logging.getLogger("imago.endpoint")
 
-PAGE = Path(__file__).resolve().parent / "page"
-_KINDS = {".css": "text/css", ".js": "text/javascript"}
-PAGE_FILES = {file.name: _KINDS[file.suffix] for file in sorted(PAGE.iterdir()) if file.suffix in _KINDS}
-OPEN_PATHS = frozenset({"/", "/ui", *(f"/ui/{name}" for name in PAGE_FILES), "/docs.json", "/livez", "/readyz"})
+OPEN_PATHS = pages.OPEN_PATHS | {"/docs.json", "/livez", "/readyz"}
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
 _ID = re.compile(r"[0-9a-f]{32}")
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class Application:
@@ -102,15 +93,11 @@ class Application:
         )
         routes = Starlette(
             routes=[
-                Route("/", self.home),
-                Route("/ui", self.page),
-                Route("/ui/{file}", self.page_file),
+                *pages.Pages(settings.shelf, self.model).routes,
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/predict_batch", self.predict_batch, methods=["POST"]),
                 Route("/explain", self.explain, methods=["POST"]),
                 Route("/feedback", self.feedback, methods=["POST"]),
-                Route("/reports", self.reports),
-                Route("/reports/{report}", self.report),
                 Route("/info", self.info),
                 Route("/card", self.show_card),
                 Route("/metrics", self.show_metrics),
@@ -234,42 +221,6 @@ class Application:
         )
         return JSONResponse({"status": "ready", "degraded": parts})
 
-    async def home(self, _: Request) -> Response:
-        return RedirectResponse("ui")
-
-    async def page(self, _: Request) -> Response:
-        headers = {
-            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "Cache-Control": "no-cache",
-        }
-        return Response(_page_file("index.html"), media_type="text/html", headers=headers)
-
-    async def page_file(self, request: Request) -> Response:
-        name = request.path_params["file"]
-        if name not in PAGE_FILES:
-            raise HTTPException(404)
-        return Response(_page_file(name), media_type=PAGE_FILES[name], headers={"Cache-Control": "no-cache"})
-
-    async def reports(self, _: Request) -> Response:
-        listed = await anyio.to_thread.run_sync(reports.page, self._shelf(), self.model)
-        return Response(listed, media_type="text/html", headers={"Content-Security-Policy": reports.LIST_POLICY})
-
-    async def report(self, request: Request) -> Response:
-        shelf, name = self._shelf(), request.path_params["report"]
-        report = reports.REPORTS.get(name)
-        if report is None:
-            raise HTTPException(404)
-        try:
-            content = await anyio.to_thread.run_sync((shelf / name).read_bytes)
-        except OSError as error:
-            raise Refusal(404, "no_report", f"There is no such report of this model yet: {name}.") from error
-        return Response(content, media_type=report.kind, headers={"Content-Security-Policy": report.policy})
-
-    def _shelf(self) -> Path:
-        if self.settings.shelf is None:
-            raise Refusal(404, "no_reports", "This endpoint shows no reports: deploy.reports is off.")
-        return self.settings.shelf
-
     def close(self) -> None:
         """End the threads, and keep what is not yet kept."""
         self.queue.close()
@@ -380,7 +331,3 @@ def _mirror(settings: ServingSettings, metrics: Metrics, version: str) -> Mirror
 def is_kept(request: Request) -> bool:
     """Tell whether a request counts: a probe's does not."""
     return PROBE_HEADER not in request.headers
-
-
-def _page_file(name: str) -> bytes:
-    return (PAGE / name).read_bytes()

@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def build_bento(
             _require_same(existing.info.labels, labels, f"Bento {tag}")
             if _holds_the_code(Path(existing.path)):
                 return tag
-            bentoml.bentos.delete(tag)
+        _clear(bentoml.bentos, tag)
         _build(card or package.card, tag, model, labels | ({TESTED: tested.model_dump_json()} if tested else {}))
     except (BentoMLException, OSError) as error:
         raise ImagoError(f"The Bento {tag} cannot be built: {error}") from error
@@ -120,7 +121,7 @@ def _save_model(package: ModelPackage, tag: str, labels: dict[str, str]) -> None
         _require_same(existing.info.labels, labels, f"model {tag} in BentoML's store")
         if _is_whole(ModelPackage(Path(existing.path)), package):
             return
-        bentoml.models.delete(tag)  # an interrupted build left a part of it
+    _clear(bentoml.models, tag)  # of which an interrupted build may have left a part
     context = ModelContext(framework_name="onnxruntime", framework_versions={"onnxruntime": installed("onnxruntime")})
     with bentoml.models.create(tag, module="imago.serving", labels=labels, context=context, signatures={}) as model:
         shutil.copytree(package.path, model.path, dirs_exist_ok=True)
@@ -150,16 +151,26 @@ def _build(card: str, tag: str, model: str, labels: dict[str, str]) -> None:
 
 
 def _existing(store: Any, tag: str) -> Any:
-    """Return what the store has under a tag, or None. What was begun and has no description yet is cleared away."""
-    from bentoml.exceptions import BentoMLException, NotFound
+    """Return what the store has whole under a tag, or None. Raises ImagoError where it cannot be read.
+
+    `store.get` would also give what it has under a longer tag.
+    """
+    from bentoml.exceptions import BentoMLException
 
     try:
-        return store.get(tag)
-    except NotFound:
+        return next(iter(store.list(tag)), None)
+    except BentoMLException:  # it was begun, and has no description yet
         return None
-    except (BentoMLException, OSError):
+    except OSError as error:
+        raise ImagoError(f"BentoML's store cannot be read: {error}") from error
+
+
+def _clear(store: Any, tag: str) -> None:
+    """Delete what the store has under a tag, if it has."""
+    from bentoml.exceptions import NotFound
+
+    with suppress(NotFound):
         store.delete(tag)
-        return None
 
 
 def _is_whole(stored: ModelPackage, package: ModelPackage) -> bool:

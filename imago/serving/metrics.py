@@ -1,5 +1,6 @@
 """Counts for Prometheus, summed over the workers of one server; no label that a client could choose."""
 
+import fcntl
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _FILES = ("counter", "histogram", "gauge_livesum", "gauge_max")  # as prometheus_client names them
 _FILE_BYTES = 1 << 18  # some 1,500 classes and versions
+_CLOCK_STEP = 5.0  # seconds that a machine's clock may have been set by, while a server runs
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -141,7 +143,11 @@ def share_between_workers(folder: Path) -> bool:
             if old.name.isdigit() and not Path("/proc", old.name).exists() and Path("/proc").is_dir():
                 shutil.rmtree(old, ignore_errors=True)
         ours = folder / str(os.getppid())
-        ours.mkdir(exist_ok=True)
+        with (folder / "lock").open("wb") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)  # workers start together
+            if ours.exists() and ours.stat().st_mtime < psutil.Process(os.getppid()).create_time() - _CLOCK_STEP:
+                shutil.rmtree(ours)  # another server's, which had the same number
+            ours.mkdir(exist_ok=True)
         _reserve(ours)
     except OSError:
         os.environ.pop(_VARIABLE, None)

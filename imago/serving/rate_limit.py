@@ -52,6 +52,8 @@ class RateLimit:
         with self._locked():
             now = self._clock()
             place, full_at = self._find(digest)
+            if full_at > now + self._ahead + self._every:  # which no bucket is: the machine's clock has begun anew
+                full_at = now
             wait = full_at - self._ahead - now
             if wait <= 0:
                 _ONE.pack_into(self._table, place, digest, max(full_at, now) + self._every)

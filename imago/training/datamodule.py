@@ -17,6 +17,7 @@ from imago.data.transforms import RGB, Preprocessing, UnreadablePicture, decode,
 from imago.errors import DataRefused
 from imago.training.augment import Augmentation, augment, erase
 from imago.training.devices import placed
+from imago.training.recipe import even_parts
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pictures (N, 3, size, size) float32, and their classes' indices (N,) int64."""
@@ -104,7 +105,10 @@ class View(Dataset[tuple[npt.NDArray[np.float32], int]]):
 
 
 class EpochOrder(Sampler[int]):
-    """The order of each epoch, from the seed; Lightning says which epoch it is, also where it goes on after some."""
+    """The order of each epoch, from the seed; Lightning says which epoch it is, also where it goes on after some.
+
+    Processes that train together have the same number of pictures; what is over has its turn in another epoch.
+    """
 
     def __init__(self, view: View, *, balanced: bool = False) -> None:
         self._view = view
@@ -131,14 +135,14 @@ class EpochOrder(Sampler[int]):
 
 
 class EvenBatches(Sampler[list[int]]):
-    """The batches of an epoch, whose sizes differ by one at most: each picture once, and never a last one by itself."""
+    """The batches of an epoch, whose sizes differ by one at most: each picture once, and none by itself."""
 
     def __init__(self, sampler: EpochOrder, batch_size: int) -> None:
         self.sampler = sampler  # by this name Lightning finds it, to say which epoch it is
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self._batch_size)
+        return even_parts(len(self.sampler), self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in np.array_split(list(self.sampler), len(self)):

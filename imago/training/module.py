@@ -21,7 +21,7 @@ from imago.training.datamodule import Batch
 from imago.training.devices import of_all
 from imago.training.head import head_keys
 from imago.training.layout import memory_format_of
-from imago.training.recipe import Recipe, at_once
+from imago.training.recipe import Recipe, at_once, even_parts
 
 _WARMUP_SHARE = 0.15
 
@@ -92,7 +92,7 @@ class ClassifierModule(LightningModule):
             smoothing = 0.0
         weight = None if self.class_weights is None else self.class_weights.to(images.device)
         whole = float(len(labels)) if weight is None or labels.ndim > 1 else float(weight[labels].sum())
-        parts = math.ceil(len(labels) / at_once(self.training_config, images.shape[-1]))
+        parts = even_parts(len(labels), at_once(self.training_config, images.shape[-1]))
         optimiser = self.optimizers()
         assert isinstance(optimiser, LightningOptimizer)
         optimiser.zero_grad()

@@ -52,6 +52,14 @@ def at_once(training: TrainingConfig, size: int = 0) -> int:
     return min(training.batch_size, training.micro_batch_size or usual)
 
 
+def even_parts(count: int, at_most: int) -> int:
+    """Return into how many parts of about `at_most` pictures so many are divided.
+
+    None has one picture where it may have two, for batch norm learns nothing from one; one may have three then.
+    """
+    return min(-(-count // at_most), max(1, count // min(2, at_most)))
+
+
 def num_workers(training: TrainingConfig) -> int:
     """Return how many processes load pictures for each that trains: a CPU is busy already, a GPU waits for them."""
     if training.num_workers is not None:

@@ -18,15 +18,17 @@ def for_less_memory(training: TrainingConfig, error: Exception, side: int) -> Tr
     if not is_lack_of_memory(error):
         raise error
     now = at_once(training, side)
+    killed = isinstance(error, ProcessExitedException)
+    memory = "A process was killed, most likely because memory" if killed else "Memory"
     if now == 1:
         less = "" if training.checkpoint_gradients else ", or training.checkpoint_gradients=true"
         raise ImagoError(
-            f"Memory does not do for one picture at a time: set a smaller data.image_size{less}."
+            f"{memory} does not do for one picture at a time: set a smaller data.image_size{less}."
         ) from error
     if training.auto_batch_size:
         return training.model_copy(update={"micro_batch_size": now // 2})
     raise ImagoError(
-        f"Memory does not do for {now} pictures at a time: set training.micro_batch_size={now // 2}, or "
+        f"{memory} does not do for {now} pictures at a time: set training.micro_batch_size={now // 2}, or "
         "training.auto_batch_size=true, or take --config small_memory."
     ) from error
 

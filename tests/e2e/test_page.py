@@ -125,6 +125,7 @@ def browse(chromium: Any) -> Iterator[Callable[..., Any]]:
         page.complaints, page.asked, page.provoked = [], [], set()
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+        page.on("filechooser", lambda _: None)  # the browser takes a while to begin to tell of them
         page.on("request", lambda request: page.asked.append(request.url))
         page.own = url
         pages.append(page)
@@ -473,6 +474,16 @@ def test_a_key_is_asked_for_and_used(serve: Any, browse: Any) -> None:
     expect(page.locator("#reports")).to_be_hidden()  # a link sends no key
     page.locator("#card summary").click()
     expect(page.locator("#card-text")).to_contain_text("A model of mean colours")
+
+
+def test_a_key_that_a_gateway_takes_off_is_not_sent_for_ever(serve: Any, browse: Any) -> None:
+    page = browse(serve(api_key="open sesame").url)
+    page.provoked = {"status of 401"}
+    page.route("**/info", lambda route: route.continue_(headers={**route.request.headers, "x-api-key": ""}))
+    page.fill("#key", "open sesame")
+    page.press("#key", "Enter")
+    expect(page.locator("#key-error")).to_contain_text("a gateway on the way")
+    assert sum(url.endswith("/info") for url in page.asked) == 2
 
 
 def test_its_card_can_be_unfolded_and_its_reports_are_linked_where_there_are_any(serve: Any, browse: Any) -> None:

@@ -147,6 +147,13 @@ def test_what_is_too_large_is_told_alike_whoever_tells_it(
     assert set(answer.json()["error"]) == {"code", "message", "request_id"}
 
 
+def test_headers_that_are_too_large_are_told_in_the_same_shape(behind: Proxy) -> None:
+    with behind.client() as client:
+        answer = client.get("/info", headers={"X-A": "x" * 40_000})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed")
+    assert answer.headers["content-type"] == "application/json"
+
+
 def test_a_client_that_stops_in_its_body_is_cut_off(behind: Proxy) -> None:
     context = ssl.create_default_context(cafile=behind.certificate)
     port = int(behind.safe.rpartition(":")[2])

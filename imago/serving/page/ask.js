@@ -32,10 +32,11 @@ try {
 }
 
 export class Refused extends Error {
-  constructor(words, status = 0, code = "") {
+  constructor(words, status = 0, code = "", keyed = false) {
     super(words);
     this.status = status;
     this.code = code;
+    this.keyed = keyed; // a key was sent
     this.passing = PASSING.includes(status);
   }
 }
@@ -55,7 +56,7 @@ export async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const error = (await response.json().catch(() => null))?.error;
-  throw new Refused(explained(response, error), response.status, error?.code);
+  throw new Refused(explained(response, error), response.status, error?.code, headers.has("X-API-Key"));
 }
 
 export function send(path, field, pictures) {

@@ -52,13 +52,16 @@ function fail(error, again) {
   $("error").textContent = error instanceof Refused ? error.message : `This page failed (${error.message}). Load it again.`;
   $("said").textContent = "";
   show("error");
-  if (error.code === "no_key" && key.value) again(); // it was entered meanwhile
-  else if (error.status === 401) askForKey(error.code === "wrong_key", again);
+  if (error.status !== 401) return;
+  if (error.code === "wrong_key") askForKey("That key is not the right one.", again);
+  else if (error.keyed) askForKey("The key did not arrive: a gateway on the way seems to take it off.", again);
+  else if (key.value) again(); // it was entered meanwhile
+  else askForKey("", again);
 }
 
-function askForKey(wrong, again) {
-  $("key-error").textContent = wrong ? "That key is not the right one." : "";
-  if (wrong) key.set("");
+function askForKey(problem, again) {
+  $("key-error").textContent = problem;
+  if (problem) key.set("");
   $("key-form").hidden = false;
   $("key").focus();
   $("key-form").onsubmit = (event) => {

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from imago.dependencies import sources_of
-from imago.errors import ConfigError
+from imago.errors import ConfigError, ImagoError
 from imago.home import ROOT
 from imago.serving import bento
 from imago.serving.bento import code_digest, endpoint_sources, exact_tag, mirrors
@@ -48,6 +48,24 @@ def test_a_bento_of_before_shadows_is_told_from_one_that_can_ask_them(
     assert mirrors("moths:1-0123abcd")
     monkeypatch.setattr(bento, "_existing", lambda *_: None)
     assert not mirrors("moths:1-0123abcd")
+
+
+def test_a_question_deletes_nothing(tmp_path: Path) -> None:
+    from bentoml._internal.models.model import ModelStore
+
+    begun, unreadable, longer = (tmp_path / "moths" / version for version in ("1", "2", "30"))
+    begun.mkdir(parents=True)
+    (unreadable / "model.yaml").mkdir(parents=True)  # which reads as a broken disk does
+    longer.mkdir()
+    store = ModelStore(tmp_path)
+    assert bento._existing(store, "moths:1") is None
+    assert bento._existing(store, "moths:3") is None
+    with pytest.raises(ImagoError, match="store cannot be read"):
+        bento._existing(store, "moths:2")
+    assert begun.is_dir()
+    assert unreadable.is_dir()
+    bento._clear(store, "moths:3")
+    assert longer.is_dir()
 
 
 def test_the_digest_follows_the_code() -> None:

