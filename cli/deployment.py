@@ -151,7 +151,7 @@ def _compare(name: str, as_json: bool) -> None:
     model = status.model["name"] if status.model else name
     pair = (status.model["version"], shadow.model["version"]) if status.model and shadow else store.last_pair(model)
     champion, challenger = pair or (None, None)
-    found = compare_shadow(store.mirrored(model, *pair)) if pair else None
+    found = compare_shadow(store, model, *pair) if pair else None
     if as_json:
         told = {"name": name, "champion": champion, "challenger": challenger}
         beside = shadow.model_dump(mode="json") if shadow else None

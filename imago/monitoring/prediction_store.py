@@ -84,9 +84,15 @@ SELECT * FROM (SELECT {", ".join(COLUMNS)} {_WITHIN}{_OF_WHOM} ORDER BY predicti
 ORDER BY time, prediction_id
 """  # noqa: S608 - of random ids the first in their order are a sample
 _PAIRS = "FROM shadows s JOIN predictions p USING (prediction_id) WHERE p.model = :model"
+_OF_PAIR = f"{_PAIRS} AND p.version = :champion AND s.version = :shadow"
 _MIRRORED = f"""
 SELECT p.label, p.rejected, p.feedback, s.label, s.rejected, s.champion_seconds, s.seconds, s.failure, s.time
-{_PAIRS} AND p.version = :champion AND s.version = :shadow
+{_OF_PAIR} ORDER BY s.time DESC, s.label IS NOT NULL LIMIT :most
+"""
+_COUNTED = f"""
+SELECT p.label, p.rejected, p.feedback = p.label, s.label, s.rejected, p.feedback = s.label, s.failure,
+       count(*), max(s.time)
+{_OF_PAIR} GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 _LAST_PAIR = f"SELECT p.version, s.version {_PAIRS} ORDER BY s.time DESC LIMIT 1"
 
@@ -103,6 +109,20 @@ class Mirrored(NamedTuple):
     shadow_seconds: float | None
     failure: str | None
     time: str  # as `timestamp` writes it
+
+
+class Counted(NamedTuple):
+    """How many pictures there are of which two versions said the same two things, and when the last was asked."""
+
+    label: str
+    rejected: bool
+    right: bool | None  # None: nobody has said the true label
+    shadow_label: str | None  # None: it gave no answer
+    shadow_rejected: bool
+    shadow_right: bool | None
+    failure: str | None
+    pictures: int
+    last: str  # as `timestamp` writes it
 
 
 def timestamp(moment: datetime) -> str:
@@ -159,12 +179,23 @@ class PredictionStore:
         with self._connect(create=True) as connection:
             connection.executemany(_INSERT_SHADOW, [{name: row.get(name) for name in SHADOW_COLUMNS} for row in rows])
 
-    def mirrored(self, model: str, champion: str, shadow: str) -> list[Mirrored]:
-        """Return what both of two versions were asked, in no order."""
-        found = self._rows(_MIRRORED, {"model": model, "champion": champion, "shadow": shadow})
+    def mirrored(self, model: str, champion: str, shadow: str, *, most: int) -> list[Mirrored]:
+        """Return so many of the pictures that both of two versions were asked last, the last first.
+
+        Of those of one moment, the ones that the shadow gave no answer to come first.
+        """
+        values = {"model": model, "champion": champion, "shadow": shadow, "most": most}
         return [
             Mirrored(label, bool(rejected), feedback, theirs, bool(they_rejected), *rest)
-            for label, rejected, feedback, theirs, they_rejected, *rest in found
+            for label, rejected, feedback, theirs, they_rejected, *rest in self._rows(_MIRRORED, values)
+        ]
+
+    def counted(self, model: str, champion: str, shadow: str) -> list[Counted]:
+        """Return what both of two versions were asked, counted: as many as their labels make, however many pictures."""
+        values = {"model": model, "champion": champion, "shadow": shadow}
+        return [
+            Counted(label, bool(rejected), _flag(right), theirs, bool(they_rejected), _flag(they_right), *rest)
+            for label, rejected, right, theirs, they_rejected, they_right, *rest in self._rows(_COUNTED, values)
         ]
 
     def last_pair(self, model: str) -> tuple[str, str] | None:
@@ -265,6 +296,10 @@ def _values(
 ) -> dict[str, str | int | None]:
     first, last = "" if since is None else timestamp(since), "~" if until is None else timestamp(until)
     return {"since": first, "until": last, "model": model, "version": version}
+
+
+def _flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _encoded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -406,10 +406,10 @@ def test_a_challenger_is_mirrored_unheard_and_whatever_befalls_it_every_client_i
 
             def is_mirrored() -> bool:
                 ask(1)
-                return len(store.mirrored("moths", "3", "4")) >= 20
+                return len(store.mirrored("moths", "3", "4", most=20)) == 20
 
             until(is_mirrored, 60, "the shadow is not asked")
-            found = compare_shadow(store.mirrored("moths", "3", "4"))
+            found = compare_shadow(store, "moths", "3", "4")
             assert (found.verdict, found.agreeing, found.accuracy, found.shadow_accuracy) == (
                 "champion_better",
                 0,

@@ -14,6 +14,7 @@ import pytest
 from imago.errors import ImagoError
 from imago.monitoring.prediction_store import (
     COLUMNS,
+    Counted,
     Mirrored,
     PredictionStore,
     prediction_row,
@@ -197,11 +198,37 @@ def test_what_a_shadow_said_is_given_back_beside_what_was_answered(store: Predic
     store.add([row(1), row(2), row(3), row(4)])
     store.add_shadows([shadow_row(1), shadow_row(2, label=None), shadow_row(3, version="3"), shadow_row(9)])
     store.feedback("id-1", "red")
-    assert sorted(store.mirrored("moths", "1", "2")) == [
+    assert store.mirrored("moths", "1", "2", most=9) == [
         Mirrored("green", False, None, None, False, 0.01, None, "refused", timestamp(NOON)),
         Mirrored("green", True, "red", "red", True, 0.01, 0.02, None, timestamp(NOON)),
     ]
-    assert store.mirrored("moths", "2", "1") == store.mirrored("butterflies", "1", "2") == []
+    assert store.mirrored("moths", "2", "1", most=9) == store.mirrored("butterflies", "1", "2", most=9) == []
+
+
+def test_the_last_that_two_versions_were_asked_come_first_and_where_it_gave_no_answer(store: PredictionStore) -> None:
+    moments = [NOON + timedelta(minutes=minute) for minute in (0, 3, 1, 3, 2)]
+    store.add([row(number, time=moment) for number, moment in enumerate(moments)])
+    labels = ("red", "red", "blue", None, "green")
+    store.add_shadows([
+        shadow_row(number, time=moment, label=label)
+        for number, (moment, label) in enumerate(zip(moments, labels, strict=True))
+    ])  # fmt: skip
+    found = [one.shadow_label for one in store.mirrored("moths", "1", "2", most=4)]
+    assert found == [None, "red", "green", "blue"]
+
+
+def test_what_two_versions_said_is_counted(store: PredictionStore) -> None:
+    later = NOON + timedelta(hours=1)
+    store.add([row(number) for number in range(8)])  # every other one rejected
+    store.add_shadows([shadow_row(number, time=later if number == 4 else NOON) for number in range(6)])
+    store.add_shadows([shadow_row(6, label=None), shadow_row(7, version="3")])
+    store.feedback("id-0", "red")
+    assert sorted(store.counted("moths", "1", "2"), key=str) == [
+        Counted("green", False, False, "red", True, True, None, 1, timestamp(NOON)),
+        Counted("green", False, None, "red", True, None, None, 2, timestamp(later)),
+        Counted("green", False, None, None, False, None, "refused", 1, timestamp(NOON)),
+        Counted("green", True, None, "red", True, None, None, 3, timestamp(NOON)),
+    ]
 
 
 def test_a_shadow_counts_in_no_window(store: PredictionStore) -> None:
@@ -236,9 +263,9 @@ def test_a_store_of_before_shadows_takes_them_and_keeps_what_it_has(store: Predi
     with sqlite3.connect(store.path) as old:
         old.executescript(BEFORE_SHADOWS)
     old.close()
-    assert store.mirrored("moths", "1", "2") == []
+    assert store.mirrored("moths", "1", "2", most=9) == []
     store.add_shadows([shadow_row(1)])
-    assert store.mirrored("moths", "1", "2") == [
+    assert store.mirrored("moths", "1", "2", most=9) == [
         Mirrored("green", False, "red", "red", True, 0.01, 0.02, None, timestamp(NOON))
     ]
     store.add([row(2)])

@@ -83,10 +83,10 @@ class Champion:
         def rows() -> list[Mirrored]:
             assert self.application.writer is not None
             self.application.writer.flush()
-            found = self.store.mirrored("moths", "7", "8")
+            found = self.asked()
             return found if len(found) == count else []
 
-        return until(rows, 20, lambda: f"{self.store.mirrored('moths', '7', '8')}")
+        return until(rows, 20, lambda: f"{self.asked()}")
 
     def all_kept(self) -> list[Mirrored]:
         """Let what waits be done with, end, and return every row of the shadow."""
@@ -97,7 +97,10 @@ class Champion:
         for writer in (self.application.writer, self.mirror.writer):
             assert writer is not None
             writer.flush()
-        return self.store.mirrored("moths", "7", "8")
+        return self.asked()
+
+    def asked(self) -> list[Mirrored]:
+        return self.store.mirrored("moths", "7", "8", most=100)
 
     def counted(self, outcome: str) -> float:
         found = self.application.metrics.registry.get_sample_value(
