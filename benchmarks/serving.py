@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,10 +43,11 @@ from imago.training.trainer import TrainedModel
 
 SPECIES = 8
 DIFFERENT = 8  # pictures of a size
+BATCHES = (2, 4, 8)  # pictures that go through the graph at once
 GRAIN = 12  # which makes files as large as photographs
 UNIT = "CPU ms a request"
 PRESSURE = Pressure()
-PARTS = ("package", "cost", "memory", "load", "endurance", "changes")
+PARTS = ("package", "batches", "cost", "memory", "load", "endurance", "changes")
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,19 @@ def figures(
 ) -> Iterator[Figure]:
     """Measure of each architecture what `only` names of these parts.
 
-    A package without HTTP in `rounds`, of the first architecture; what a request costs; memory and start; how it
-    bears load; what is lost while versions change.
+    A package without HTTP in `rounds`, of the first architecture; what batches are worth; what a request costs;
+    memory and start; how it bears load; what is lost while versions change.
     """
     moths = SyntheticConfig(species=SPECIES, per_class_train=4, per_class_val=4, per_class_test=4)
     dataset = synthetic_dataset(moths, load.image_size, seed=0)
     with tempfile.TemporaryDirectory() as scratch, home(Path(scratch, "home")):
         for index, architecture in enumerate(load.architectures):
             exported = _export(architecture, dataset, load.image_size, Path(scratch, architecture))
+            images = [dataset.image(one) for one in range(max(BATCHES))]
             if index == 0 and "package" in only:
-                yield from _without_http(exported, [dataset.image(one) for one in range(8)], rounds)
+                yield from _without_http(exported, images, rounds)
+            if "batches" in only:
+                yield from _in_batches(exported.package, images, rounds)
             files = {
                 (width, height): _pictures(width, height, Path(scratch, f"{width}x{height}"))
                 for width, height in load.pictures
@@ -199,6 +204,34 @@ def _without_http(exported: Exported, images: list[bytes], rounds: int) -> Itera
                 lambda batch=batch: _eager(exported.model, exported.preprocessing, batch),
                 rounds=rounds,
                 per=len(batch),
+            )
+
+
+def _in_batches(package: ModelPackage, images: list[bytes], rounds: int) -> Iterator[Figure]:
+    """Measure pictures that come at once beside one after the other: from a file's bytes on, and the graph alone.
+
+    In CPU time, with one thread, as one worker of the endpoint has it.
+    """
+    runtime = Runtime(package)
+    tensors = np.stack([runtime.preprocess(image) for image in images])
+
+    def pictures(size: int) -> None:
+        for start in range(0, len(images), size):
+            runtime.predict(images[start : start + size])
+
+    def graph(size: int) -> None:
+        for start in range(0, len(images), size):
+            runtime.predict_array(tensors[start : start + size])
+
+    for what, run in (("pictures", pictures), ("graph", graph)):
+        for size in BATCHES:
+            yield compare(
+                f"serving.{what}_in_batches_of_{size}.{package.spec.architecture}",
+                lambda run=run, size=size: run(size),
+                lambda run=run: run(1),
+                rounds=rounds,
+                per=len(images),
+                clock=time.process_time,
             )
 
 

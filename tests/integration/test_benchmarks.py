@@ -59,9 +59,11 @@ def test_the_endpoint_is_measured_beside_services_written_by_hand() -> None:
     pressed = Pressure(requests=60, clients=4, seconds=2, minutes=0.1, crowd=8)
     figures = list(serving.figures(asked, rounds=2, how=pressed))
     cpu = [f"{theirs}.{ARCHITECTURE}.80x60.{clients}" for clients in (1, 4) for theirs in ("eager", "onnx", "bare")]
+    batches = [(what, size) for what in ("pictures", "graph") for size in (2, 4, 8)]
     assert [figure.name for figure in figures] == [
         "serving.picture",
         "serving.batch_of_8",
+        *(f"serving.{what}_in_batches_of_{size}.{ARCHITECTURE}" for what, size in batches),
         *(f"serving.cpu_beside_{name}" for name in cpu),
         f"serving.each_more_worker.{ARCHITECTURE}",
         f"serving.start.{ARCHITECTURE}",
