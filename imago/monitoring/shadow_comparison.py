@@ -15,7 +15,6 @@ SIGNIFICANCE = 0.05  # of McNemar's test, below which a verdict is given
 CLASSES = 5  # that are listed
 WORST_FAILURES = 0.01  # of what a shadow was asked last; with more it does not do
 RECENT = 300  # pictures; with an answer to all of them, failures are surely (at 95 %) fewer than those
-
 TIMED = 10_000  # pictures, the last ones, whose median time is told
 
 Verdict = Literal["nothing_mirrored", "fails", "undecided", "shadow_better", "champion_better"]
