@@ -15,9 +15,9 @@ def pictures_at_once(
 ) -> int:
     """Return `AT_ONCE` where that many of an encoded picture are clearly cheaper at once, else 1.
 
-    `predict` takes several and works in this thread. Decoding is part of it, for what it leaves in the processor's
-    caches is what a single picture finds when it is served. Where that takes too long to be measured in the time there
-    is nothing to gain: what a batch saves comes with each call, and is little beside a large network.
+    `predict` takes several and works in this thread. Decoding is part of it, as it is when pictures are served: the
+    graph alone, called again and again, shows less of the gain. Where that takes too long to be measured in the time
+    there is nothing to gain: what a batch saves comes with each call, and is little beside a large network.
     """
 
     def seconds(pictures: int, times: int) -> float:
