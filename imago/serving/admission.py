@@ -1,26 +1,59 @@
 """How many requests are under way at once: work is refused before it is begun rather than piled up."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
-from typing import ParamSpec, TypeVar
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
 from imago.serving.refusal import Refusal
 
-P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger("imago.endpoint")
 
 
-class Queue:
-    """A bounded number of requests under way, whose work is done by one thread, one after the other."""
+@dataclass(eq=False)
+class _Turn(Generic[T, R]):
+    item: T
+    size: int
+    answer: asyncio.Future[R]
+    asked: float  # by the loop's clock
+    too_late: asyncio.TimerHandle
+    context: Context  # the thread's log lines are this request's
 
-    def __init__(self, name: str, *, max_waiting: int, seconds: float) -> None:
+
+class Queue(Generic[T, R]):
+    """A bounded number of requests under way, whose work one thread does in their order.
+
+    `work` is given what waits when the thread is free, up to a size of `together` in all, and answers each in its
+    order. Nothing waits for more to come. `waited` is told the seconds that each has waited.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[list[T]], Sequence[R]],
+        *,
+        max_waiting: int,
+        seconds: float,
+        together: int = 1,
+        waited: Callable[[float], object] = lambda _: None,
+    ) -> None:
         self.max_waiting = max_waiting
         self.seconds = seconds
+        self.together = together
         self.waiting = 0
-        self._turn = asyncio.Semaphore(1)
+        self._work = work
+        self._waited = waited
+        self._turns: deque[_Turn[T, R]] = deque()
+        self._busy = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     @contextmanager
@@ -34,19 +67,68 @@ class Queue:
         finally:
             self.waiting -= 1
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the work in the thread when its turn comes. Raises Refusal where that takes too long."""
+    async def run(self, item: T, size: int = 1) -> R:
+        """Let the work be done when its turn comes. Raises Refusal where that takes too long."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
+        too_late = loop.call_later(self.seconds, _give_up, answer)
+        self._turns.append(_Turn(item, size, answer, loop.time(), too_late, copy_context()))
+        if not self._busy:
+            self._begin(loop)
         try:
-            await asyncio.wait_for(self._turn.acquire(), self.seconds)
-        except TimeoutError as error:
-            raise _overloaded() from error
-        context = copy_context()  # the thread's log lines are this request's
-        future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: context.run(work, *args, **kwargs))
-        future.add_done_callback(lambda _: self._turn.release())
-        return await asyncio.shield(future)
+            return await answer
+        finally:
+            too_late.cancel()
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the thread once it has done what it is at."""
+        self._thread.shutdown(wait=False)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the thread what waits, if anything does."""
+        turns = self._next()
+        self._busy = bool(turns)
+        if not turns:
+            return
+        context = turns[0].context if len(turns) == 1 else Context()
+        done = loop.run_in_executor(self._thread, context.run, self._work, [turn.item for turn in turns])
+        done.add_done_callback(partial(self._end, loop, turns))
+        for turn in turns:
+            turn.too_late.cancel()
+            self._waited(loop.time() - turn.asked)
+
+    def _next(self) -> list[_Turn[T, R]]:
+        turns: list[_Turn[T, R]] = []
+        size = 0
+        while self._turns and (not turns or size + self._turns[0].size <= self.together):
+            turn = self._turns.popleft()
+            if not turn.answer.done():  # else its client has left, or was told that this takes too long
+                turns.append(turn)
+                size += turn.size
+        return turns
+
+    def _end(
+        self, loop: asyncio.AbstractEventLoop, turns: list[_Turn[T, R]], done: asyncio.Future[Sequence[R]]
+    ) -> None:
+        error = done.exception()
+        if error is not None and len(turns) > 1:
+            logger.warning("%d requests failed together, so each is tried by itself: %r", len(turns), error)
+            for turn in reversed(turns):
+                turn.size = self.together
+                self._turns.appendleft(turn)
+        elif error is not None:
+            if not turns[0].answer.done():
+                turns[0].answer.set_exception(error)
+        else:
+            for turn, answer in zip(turns, done.result(), strict=True):
+                if not turn.answer.done():
+                    turn.answer.set_result(answer)
+        self._begin(loop)
+
+
+def _give_up(answer: asyncio.Future[R]) -> None:
+    if not answer.done():
+        answer.set_exception(_overloaded())
 
 
 def _overloaded() -> Refusal:

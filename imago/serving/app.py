@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from math import isfinite
 from typing import Any
 
@@ -77,8 +78,20 @@ class Application:
         self.model = {"name": runtime.spec.name, "version": self.version}
         self.card = runtime.package.card if card is None else card
         self.tested = tested
-        self.queue = Queue("predict", max_waiting=settings.max_waiting, seconds=settings.queue_seconds)
-        self.explain_queue = Queue("explain", max_waiting=MAX_EXPLAIN, seconds=settings.queue_seconds)
+        self.queue = Queue(
+            "predict",
+            self._predict,
+            max_waiting=settings.max_waiting,
+            seconds=settings.queue_seconds,
+            together=settings.max_batch or 1,
+            waited=metrics.stages["wait"].observe,
+        )
+        self.explain_queue: Queue[bytes, bytes] = Queue(
+            "explain",
+            lambda pictures: [self._explain(picture) for picture in pictures],
+            max_waiting=MAX_EXPLAIN,
+            seconds=settings.queue_seconds,
+        )
         self.queue_length = metrics.queue("predict")
         self.writer = _writer(settings, metrics)
         self.mirror = _mirror(settings, metrics, self.version)
@@ -121,7 +134,7 @@ class Application:
     async def predict(self, request: Request) -> Response:
         with self._place():
             (picture,) = await self._pictures(request, "image")
-            (answer,), seconds = await self.queue.run(self._predict, [picture], time.perf_counter())
+            (answer,), seconds = await self.queue.run([picture])
         with self.metrics.stages["answer"].time():
             kept = is_kept(request)
             told = self._told(self._readable(answer, picture), keep=kept)
@@ -132,7 +145,7 @@ class Application:
     async def predict_batch(self, request: Request) -> Response:
         with self._place():
             pictures = await self._pictures(request, "images")
-            answers, seconds = await self.queue.run(self._predict, pictures, time.perf_counter())
+            answers, seconds = await self.queue.run(pictures, size=len(pictures))
         results: list[dict[str, Any]] = []
         answered: list[tuple[dict[str, Any], bytes]] = []
         with self.metrics.stages["answer"].time():
@@ -149,7 +162,7 @@ class Application:
     async def explain(self, request: Request) -> Response:
         with self.explain_queue.place():
             (picture,) = await self._pictures(request, "image")
-            png = await self.explain_queue.run(self._explain, picture)
+            png = await self.explain_queue.run(picture)
         return Response(png, media_type="image/png")
 
     async def feedback(self, request: Request) -> Response:
@@ -249,14 +262,18 @@ class Application:
                 seconds=settings.upload_seconds,
             )
 
-    def _predict(self, pictures: list[bytes], asked: float) -> tuple[list[Prediction | Unreadable], float]:
-        """Predict what was read at a moment of `time.perf_counter`, and say how many seconds of one core that took."""
-        self.metrics.stages["wait"].observe(time.perf_counter() - asked)
+    def _predict(self, asked: list[list[bytes]]) -> list[tuple[list[Prediction | Unreadable], float]]:
+        """Predict the pictures of each request, and say how many seconds of one core its share took."""
         settings, begun = self.settings, time.thread_time()
         answers = self.runtime.predict(
-            pictures, top_k=settings.top_k, max_pixels=settings.max_pixels, observe=self.metrics.ran
+            [picture for pictures in asked for picture in pictures],
+            top_k=settings.top_k,
+            max_pixels=settings.max_pixels,
+            observe=self.metrics.ran,
         )
-        return answers, time.thread_time() - begun
+        each = (time.thread_time() - begun) / len(answers)
+        rest = iter(answers)
+        return [(list(islice(rest, len(pictures))), each * len(pictures)) for pictures in asked]
 
     def _mirrored(self, answered: Sequence[tuple[dict[str, Any], bytes]], seconds: float) -> BackgroundTask | None:
         """Return what lets a shadow see pictures that have been answered, each in so many seconds, if there is one."""

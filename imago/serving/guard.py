@@ -20,7 +20,7 @@ from imago.serving.settings import PROBE_HEADER
 
 KEY = "IMAGO_API_KEY"
 PROBE_KEY = "IMAGO_PROBE_KEY"
-LIMITS = ("IMAGO_RATE_LIMIT", "IMAGO_KEEP_DAYS", "IMAGO_LOG_FORMAT")
+LIMITS = ("IMAGO_RATE_LIMIT", "IMAGO_KEEP_DAYS", "IMAGO_LOG_FORMAT", "IMAGO_MAX_BATCH")
 
 
 def renewed(before: Version | None, environment: Mapping[str, str], keys: Path) -> tuple[Guard, dict[str, str]]:

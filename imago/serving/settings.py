@@ -26,6 +26,7 @@ class ServingSettings:
     max_upload_bytes: int = 10_000_000  # a picture
     max_pixels: int = 50_000_000  # a picture
     max_pictures: int = 64  # a batch
+    max_batch: int | None = None  # pictures of requests that wait, through the graph at once; None: as measured, or 1
     api_key: str | None = None
     keys: Path | None = None  # the file of named keys; None: there are none
     probe_key: str | None = None  # lets the rollout's probes in where clients are asked for a key
@@ -63,6 +64,7 @@ class ServingSettings:
             top_k=_whole(environment, "IMAGO_TOP_K", cls.top_k),
             max_upload_bytes=_whole(environment, "IMAGO_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             max_pixels=_whole(environment, "IMAGO_MAX_PIXELS", cls.max_pixels),
+            max_batch=_whole(environment, "IMAGO_MAX_BATCH", 0) or None,
             max_connections=_whole(environment, "IMAGO_MAX_CONNECTIONS", cls.max_connections),
             api_key=environment.get("IMAGO_API_KEY") or None,
             keys=Path(keys) if keys else None,

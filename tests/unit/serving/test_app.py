@@ -4,10 +4,14 @@ import asyncio
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,9 +27,10 @@ from imago.serving.metrics import Metrics
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
 from imago.serving.settings import PROBE_HEADER, ServingSettings
-from tests.endpoints import application
+from tests.endpoints import application, over_sockets
 from tests.packages import colour_of, make_package, picture_bytes
 from tests.unit.serving.malformed import BAD, GOOD, photograph
+from tests.waiting import until
 
 Open = Callable[..., TestClient]
 FORM = "multipart/form-data; boundary=b"
@@ -474,6 +479,37 @@ def test_metrics_tell_each_stage_the_queue_the_batches_and_the_model(
     assert model.endswith(" 1.0")
     for name, value in {"name": "moths", "version": "7", "fingerprint": package.fingerprint}.items():
         assert f'{name}="{value}"' in model
+
+
+def test_clients_that_wait_are_answered_together_each_for_its_own_picture(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, predict_all = threading.Event(), runtime.predict
+
+    def held(*pictures: Any, **options: Any) -> Any:
+        assert gate.wait(30)
+        return predict_all(*pictures, **options)
+
+    monkeypatch.setattr(runtime, "predict", held)
+    labels = ["red", "green", "blue", "green", "red", "blue", "blue"]
+    files = [{"image": picture_bytes(label, seed=seed)} for seed, label in enumerate(labels)]
+    files.insert(3, {"image": b"text"})
+    with application(runtime, ServingSettings(max_batch=4)) as app, over_sockets(app) as url:
+        ask = partial(httpx.post, f"{url}/predict", timeout=60, trust_env=False)
+        with ThreadPoolExecutor(len(files)) as pool:
+            asked = [pool.submit(ask, files=files[0])]
+            until(lambda: app.queue._busy, 20, "the first has not begun")
+            asked += [pool.submit(ask, files=file) for file in files[1:]]
+            until(lambda: len(app.queue._turns) == len(files) - 1, 20, "not all wait for their turn")
+            gate.set()
+            answers = [one.result() for one in asked]
+        refused = answers.pop(3)
+        text = httpx.get(f"{url}/metrics", trust_env=False).text
+    assert (refused.status_code, refused.json()["error"]["code"]) == (415, "not_a_picture")
+    assert [answer.json()["predictions"][0]["label"] for answer in answers] == labels
+    assert len({answer.json()["prediction_id"] for answer in answers}) == len(labels)
+    assert "imago_batch_pictures_sum 7.0" in text
+    assert "imago_batch_pictures_count 3.0" in text
 
 
 def test_a_picture_that_cannot_be_read_has_no_forward_pass(endpoint: TestClient) -> None:

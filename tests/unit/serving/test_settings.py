@@ -17,6 +17,7 @@ def test_every_variable_is_read() -> None:
             "IMAGO_TOP_K": "3",
             "IMAGO_MAX_UPLOAD_BYTES": "2000",
             "IMAGO_MAX_PIXELS": "1000",
+            "IMAGO_MAX_BATCH": "2",
             "IMAGO_MAX_CONNECTIONS": "50",
             "IMAGO_API_KEY": "secret",
             "IMAGO_KEYS": "/somewhere/keys.json",
@@ -29,8 +30,8 @@ def test_every_variable_is_read() -> None:
     )
     assert settings == ServingSettings(
         version="12", predictions=Path("/somewhere/predictions.sqlite"), keep_days=30, top_k=3, max_upload_bytes=2000,
-        max_pixels=1000, max_connections=50, api_key="secret", keys=Path("/somewhere/keys.json"), probe_key="probe",
-        rate_limit=2.5, log_format="json", cors_origins=("https://a.example", "http://b:8000"),
+        max_pixels=1000, max_batch=2, max_connections=50, api_key="secret", keys=Path("/somewhere/keys.json"),
+        probe_key="probe", rate_limit=2.5, log_format="json", cors_origins=("https://a.example", "http://b:8000"),
         trusted_proxies=("10.0.0.5", "fd00::/8"),
     )  # fmt: skip
 
