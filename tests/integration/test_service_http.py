@@ -111,7 +111,7 @@ def test_the_bento_pins_its_model_exactly_and_names_no_registry(served: Served) 
     described = yaml.safe_load((bento / "bento.yaml").read_text())
     assert [model["tag"] for model in described["models"]] == ["moths:3"]
     requirements = described["image"]["python_requirements"]
-    assert "http" not in requirements
+    assert "://" not in requirements
     assert "torch" not in requirements
     assert (bento / "src" / "imago" / "serving" / "page" / "index.html").is_file()
     assert not (bento / "src" / "imago" / "training").exists()
