@@ -58,15 +58,15 @@ def make_step(
 
 def pipeline(task: Task, epochs: int, scratch: Path) -> float:
     """Check the data, train, export, evaluate, decide and build the Bento: the test accuracy."""
-    os.environ["BENTOML_HOME"] = str(scratch / "bentoml")
+    own = Path(tempfile.mkdtemp(dir=scratch))
+    os.environ["BENTOML_HOME"] = str(own / "bentoml")
     from imago.serving.bento import build_bento
 
     dataset, checks = task.dataset(), DataConfig()
     validation = validate(dataset, compute_statistics(dataset, max_pixels=checks.max_pixels), checks)
     accepted = dataset.without(validation.quarantined)
     trained = _loop(task, accepted, epochs, scratch / "home" / "layouts")
-    folder = scratch / f"model-{epochs}"
-    package = export_package(trained, accepted, folder, name="bench", weights=task.weights, seed=0)
+    package = export_package(trained, accepted, own / "model", name="bench", weights=task.weights, seed=0)
     report = evaluate(package, accepted, EvaluationConfig(robustness=False), 0)
     decide(report, None, GateConfig(min_accuracy=0))
     build_bento(package, name="bench", version=str(epochs))
