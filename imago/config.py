@@ -105,9 +105,7 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the classifier is fitted."""
 
-    epochs: int = Field(
-        default=6, ge=0, le=10_000
-    )  # of the whole network, after a pretrained one's head; 0: the head alone
+    epochs: int = Field(default=6, ge=0, le=10_000)  # of all of it, after a pretrained one's head; 0: the head alone
     batch_size: int = Field(default=16, ge=1)  # pictures
     micro_batch_size: int | None = Field(default=None, ge=1)  # pictures at a time; None: all on a GPU, else up to 16
     auto_batch_size: bool = False  # take half as many pictures at a time where memory does not do

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from imago.config import GateConfig
 from imago.errors import some_of
 from imago.evaluation.metrics import ClassMetrics, Interval, Metrics
 from imago.evaluation.rejection import Strangers
 from imago.evaluation.report import Findings
 
-_TRUSTED, _UNTRUSTED = 0.05, 0.25  # of calibration errors; above the latter, the gate refuses unless told otherwise
+_TRUSTED, _UNTRUSTED = 0.05, GateConfig().max_calibration_error  # of calibration errors
 _HURT = 0.10
 _MANY_WITHHELD = 0.20
 _ENOUGH_STRANGERS, _TOLD_APART = 0.5, 0.8
