@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -111,7 +112,7 @@ def test_the_bento_pins_its_model_exactly_and_names_no_registry(served: Served) 
     described = yaml.safe_load((bento / "bento.yaml").read_text())
     assert [model["tag"] for model in described["models"]] == ["moths:3"]
     requirements = described["image"]["python_requirements"]
-    assert "://" not in requirements
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+]+", line) for line in requirements.split())
     assert "torch" not in requirements
     assert (bento / "src" / "imago" / "serving" / "page" / "index.html").is_file()
     assert not (bento / "src" / "imago" / "training").exists()
