@@ -11,7 +11,7 @@ from typing import Any
 HISTORY = "history.json"
 LONGEST_HISTORY = 50  # events that are shown
 
-_SAID = ("time", "action", "tag", "detail", "reason")
+_SAID = ("time", "action", "tag", "detail", "by", "reason")
 
 LIST_POLICY = (
     "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -84,11 +84,12 @@ def _history(file: Path) -> Iterator[str]:
         return
     yield '<ul class="listed">'
     for event in reversed(events[-LONGEST_HISTORY:]):
-        time, action, tag, detail, reason = (escape(str(event.get(key) or "")) for key in _SAID)
+        time, action, tag, detail, by, reason = (escape(str(event.get(key) or "")) for key in _SAID)
         if action.endswith("failed"):
             detail = ""  # it names files of this machine
         when = time[:16].replace("T", " ")
-        yield f'<li><span class="quiet">{when} UTC</span><br><b>{action}</b> {tag} {detail}<br>{reason}</li>'
+        who = f" by {by}" if by else ""
+        yield f'<li><span class="quiet">{when} UTC{who}</span><br><b>{action}</b> {tag} {detail}<br>{reason}</li>'
     yield "</ul>"
 
 

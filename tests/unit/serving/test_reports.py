@@ -110,7 +110,7 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
     assert "Nothing is known of them" in endpoint.get("/reports").text
     state = (
         State()
-        .with_event("deployed", "moths:6-0a", reason="first <of> its name")
+        .with_event("deployed", "moths:6-0a", reason="first <of> its name", by="run <3> of training")
         .with_event("failed", "moths:7-0a", "see /home/me/log")
         .with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>")
     )
@@ -123,6 +123,7 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
     ]
     assert [text.index(event) for event in told] == sorted(text.index(event) for event in told)
     assert "first &lt;of&gt; its name" in text
+    assert "UTC by run &lt;3&gt; of training<" in text
     assert "/home/me" not in text
 
 
