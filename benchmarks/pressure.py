@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,13 +78,13 @@ def latency(server: Server, messages: Sequence[bytes], how: Pressure) -> Iterato
 
 
 def endurance(server: Server, messages: Sequence[bytes], how: Pressure) -> Iterator[Figure]:
-    """Ask by a crowd for minutes, and compare the workers' memory at the end with that after the second minute."""
+    """Ask by a crowd for minutes, and compare the workers' memory in the last of them with that in the second."""
     memory: list[float] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(how.minutes * 60 / 10):
-            memory.append(server.resident())
+            memory.append(server.resident_in_all())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -99,23 +99,25 @@ def endurance(server: Server, messages: Sequence[bytes], how: Pressure) -> Itera
 
 
 def changes(
-    port: int, messages: Sequence[bytes], how: Pressure, steps: Sequence[Callable[[], str]]
+    port: int, messages: Sequence[bytes], how: Pressure, steps: Sequence[tuple[str, Callable[[], str]]]
 ) -> Iterator[Figure]:
-    """Ask while each step brings about another version, from what serves now on; raise where a request is lost.
+    """Ask while each step, a deploy or a rollback, changes the version; raise where a request is lost.
 
     An answer must name a version that was live while it was under way.
     """
+    took: dict[str, list[float]] = defaultdict(list)
     answers: list[Answer] = []
     done = threading.Event()
     asking = threading.Thread(target=lambda: answers.extend(crowd(port, messages, clients=how.clients, until=done)))
     asking.start()
     live = [Live(asyncio.run(_asked(port, messages[0], [])).version, since=0.0)]
     try:
-        for step in steps:
+        for name, step in steps:
             begun = time.monotonic()
             version = step()
             live[-1].until = time.monotonic()
             live.append(Live(version, begun))
+            took[name].append(live[-2].until - begun)
     finally:
         done.set()
         asking.join()
@@ -127,6 +129,7 @@ def changes(
             )
     unit = f"lost, of all that were asked in {len(live) - 1} changes"
     yield Figure("serving.lost_in_changes", 0.0, "lower", 0.0, float(len(answers)), unit)
+    yield beside("serving.rollback", max(took["rollback"]), float(np.mean(took["deploy"])), "seconds, the longest")
 
 
 def rain(port: int, messages: Sequence[bytes], *, rate: float, seconds: float) -> list[Answer]:

@@ -58,6 +58,10 @@ class Server:
         """Return the resident memory of the largest worker, in MB."""
         return self._memory("Rss")[0]
 
+    def resident_in_all(self) -> float:
+        """Return the resident memory of all workers, in MB."""
+        return sum(self._memory("Rss"))
+
     def private(self) -> float:
         """Return the memory that a worker shares with no other, in MB: what one more of them takes."""
         return sum(self._memory("Private_Clean", "Private_Dirty")) / self.workers
@@ -138,8 +142,8 @@ def deployed(tag: str, package: ModelPackage, workers: int) -> Iterator[Server]:
         ours.stop()
 
 
-def changing(package: ModelPackage, tags: Sequence[str]) -> list[Callable[[], str]]:
-    """Return what changes the version that is `deployed`: five deploys by turns and two ways back."""
+def changing(package: ModelPackage, tags: Sequence[str]) -> list[tuple[str, Callable[[], str]]]:
+    """Return what changes the version that is `deployed`, by name: five deploys by turns and two ways back."""
     ours = Deployment(NAME, package=lambda _: package)
     current = deployment.read(NAME).current
     assert current is not None
@@ -158,7 +162,8 @@ def changing(package: ModelPackage, tags: Sequence[str]) -> list[Callable[[], st
         assert now is not None
         return deployment.model_of(now.tag)["version"]
 
-    return [*(partial(deploy, tags[(turn + 1) % len(tags)]) for turn in range(5)), back, back]
+    deploys = [("deploy", partial(deploy, tags[(turn + 1) % len(tags)])) for turn in range(5)]
+    return [*deploys, ("rollback", back), ("rollback", back)]
 
 
 @contextmanager
