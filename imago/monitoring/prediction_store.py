@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from imago.serving.runtime import Prediction
 
+MOST_KEPT = 1_000_000  # predictions, which take 5 to 9 GB
+
 _TYPES = {
     "prediction_id": "TEXT PRIMARY KEY",
     "time": "TEXT NOT NULL",  # ISO 8601, UTC, microseconds: sorts as text
@@ -74,7 +76,8 @@ _SCHEMA = (
 )
 _INSERT = _insert("predictions", COLUMNS)
 _INSERT_SHADOW = _insert("shadows", SHADOW_COLUMNS)
-_PRUNE_SHADOWS = "DELETE FROM shadows WHERE time < ?"
+_LAST_OVER = "SELECT time FROM predictions ORDER BY time DESC LIMIT 1 OFFSET ?"
+_OLD = "WHERE time < :before OR time <= :last_over"
 _WITHIN = "FROM predictions WHERE time >= :since AND time < :until"
 _OF_WHOM = " AND (:model IS NULL OR model = :model) AND (:version IS NULL OR version = :version)"
 _COUNT = f"SELECT count(*) {_WITHIN}{_OF_WHOM}"
@@ -258,13 +261,18 @@ class PredictionStore:
         rows = self._rows(_LAST_VERSION, _values(since, until, model, None))
         return str(rows[0][0]) if rows else None
 
-    def prune(self, before: datetime) -> int:
-        """Forget the predictions made before a moment, and their shadows'; return how many predictions they were."""
+    def prune(self, before: datetime, *, most: int = MOST_KEPT) -> int:
+        """Forget the predictions made before a moment, and the oldest of more than so many; return how many they were.
+
+        Their shadows' go with them.
+        """
         if not self.path.exists():
             return 0
         with self._connect() as connection:
-            connection.execute(_PRUNE_SHADOWS, (timestamp(before),))
-            return connection.execute("DELETE FROM predictions WHERE time < ?", (timestamp(before),)).rowcount
+            (last_over,) = connection.execute(_LAST_OVER, (most,)).fetchone() or (None,)
+            values = {"before": timestamp(before), "last_over": last_over}
+            connection.execute(f"DELETE FROM shadows {_OLD}", values)  # noqa: S608 - a constant
+            return connection.execute(f"DELETE FROM predictions {_OLD}", values).rowcount  # noqa: S608
 
     def _rows(self, query: str, values: Mapping[str, Any]) -> list[Any]:
         if not self.path.exists():

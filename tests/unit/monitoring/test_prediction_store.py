@@ -126,6 +126,17 @@ def test_prune_forgets_what_is_older(store: PredictionStore) -> None:
     assert store.window().column("prediction_id").to_pylist() == ["id-2"]
 
 
+def test_prune_forgets_the_oldest_of_too_many_and_their_shadows(store: PredictionStore) -> None:
+    moments = [NOON + timedelta(days=day) for day in range(5)]
+    store.add([row(number, time=moment) for number, moment in enumerate(moments)])
+    store.add_shadows([shadow_row(number, time=moment) for number, moment in enumerate(moments)])
+    assert store.prune(NOON, most=5) == 0
+    assert store.prune(NOON + timedelta(days=1), most=2) == 3
+    assert store.window().column("prediction_id").to_pylist() == ["id-3", "id-4"]
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT prediction_id FROM shadows ORDER BY 1").fetchall() == [("id-3",), ("id-4",)]
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "predictions.sqlite"
     path.write_text("This is a letter, not a database. " * 40)
