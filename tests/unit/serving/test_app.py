@@ -498,7 +498,7 @@ def test_clients_that_wait_are_answered_together_each_for_its_own_picture(
         ask = partial(httpx.post, f"{url}/predict", timeout=60, trust_env=False)
         with ThreadPoolExecutor(len(files)) as pool:
             asked = [pool.submit(ask, files=files[0])]
-            until(lambda: app.queue._busy, 20, "the first has not begun")
+            until(lambda: app.queue.busy_seconds, 20, "the first has not begun")
             asked += [pool.submit(ask, files=file) for file in files[1:]]
             until(lambda: len(app.queue._turns) == len(files) - 1, 20, "not all wait for their turn")
             gate.set()
