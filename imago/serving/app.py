@@ -4,8 +4,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import isfinite
@@ -26,8 +25,9 @@ from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving import pages
-from imago.serving.admission import Queue
+from imago.serving.admission import Budget, Queue
 from imago.serving.answers import Tested
+from imago.serving.batching import AT_ONCE
 from imago.serving.degraded import degraded
 from imago.serving.entrance import Entrance
 from imago.serving.logs import Log
@@ -44,7 +44,7 @@ from imago.serving.refusal import (
 )
 from imago.serving.runtime import Prediction, Runtime, Unreadable
 from imago.serving.settings import PROBE_HEADER, ServingSettings
-from imago.serving.upload import read_json, read_pictures
+from imago.serving.upload import Take, read_json, read_pictures
 
 logger = logging.getLogger("imago.endpoint")
 
@@ -85,14 +85,17 @@ class Application:
             seconds=settings.queue_seconds,
             together=settings.max_batch or 1,
             waited=metrics.stages["wait"].observe,
+            length=metrics.queue("predict").set,
         )
         self.explain_queue: Queue[bytes, bytes] = Queue(
             "explain",
             lambda pictures: [self._explain(picture) for picture in pictures],
             max_waiting=MAX_EXPLAIN,
             seconds=settings.queue_seconds,
+            waited=metrics.stages["explain_wait"].observe,
+            length=metrics.queue("explain").set,
         )
-        self.queue_length = metrics.queue("predict")
+        self.bodies = Budget(settings.held_bytes)
         self.writer = _writer(settings, metrics)
         self.mirror = _mirror(settings, metrics, self.version)
         self.log = log
@@ -132,41 +135,50 @@ class Application:
         await self.entrance(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        with self._place():
-            (picture,) = await self._pictures(request, "image")
-            (answer,), seconds = await self.queue.run([picture])
-        with self.metrics.stages["answer"].time():
-            kept = is_kept(request)
-            told = self._told(self._readable(answer, picture), keep=kept)
-            if not kept:
-                return JSONResponse(told, headers=server_timing(seconds))
-            return JSONResponse(told, background=self._mirrored([(told, picture)], seconds))
+        self.queue.refuse_if_full()
+        with self.bodies.share() as take:
+            with self.metrics.stages["read"].time():
+                (picture,) = await self._pictures(request, "image", take)
+            with self.queue.place():
+                (answer,), seconds = await self.queue.run([picture])
+            with self.metrics.stages["answer"].time():
+                kept = is_kept(request)
+                told = self._told(self._readable(answer, picture), keep=kept)
+                if not kept:
+                    return JSONResponse(told, headers=server_timing(seconds))
+                return JSONResponse(told, background=self._mirrored([(told, picture)], seconds))
 
     async def predict_batch(self, request: Request) -> Response:
-        with self._place():
-            pictures = await self._pictures(request, "images")
-            answers, seconds = await self.queue.run(pictures, size=len(pictures))
-        results: list[dict[str, Any]] = []
-        answered: list[tuple[dict[str, Any], bytes]] = []
-        with self.metrics.stages["answer"].time():
-            kept = is_kept(request)
-            for answer, picture in zip(answers, pictures, strict=True):
-                try:
-                    results.append(self._told(self._readable(answer, picture), keep=kept))
-                    answered.append((results[-1], picture))
-                except Refusal as refusal:
-                    results.append(refusal.body())
-            after = self._mirrored(answered, seconds / len(pictures)) if kept else None
-            return JSONResponse({"model": self.model, "results": results}, background=after)
+        self.queue.refuse_if_full()
+        with self.bodies.share() as take:
+            with self.metrics.stages["read"].time():
+                pictures = await self._pictures(request, "images", take)
+            with self.queue.place():
+                answers, seconds = await self._in_turns(request, pictures)
+            results: list[dict[str, Any]] = []
+            answered: list[tuple[dict[str, Any], bytes]] = []
+            with self.metrics.stages["answer"].time():
+                kept = is_kept(request)
+                for answer, picture in zip(answers, pictures, strict=True):
+                    try:
+                        results.append(self._told(self._readable(answer, picture), keep=kept))
+                        answered.append((results[-1], picture))
+                    except Refusal as refusal:
+                        results.append(refusal.body())
+                after = self._mirrored(answered, seconds / len(pictures)) if kept else None
+                return JSONResponse({"model": self.model, "results": results}, background=after)
 
     async def explain(self, request: Request) -> Response:
-        with self.explain_queue.place():
-            (picture,) = await self._pictures(request, "image")
-            png = await self.explain_queue.run(picture)
+        self.explain_queue.refuse_if_full()
+        with self.bodies.share() as take:
+            (picture,) = await self._pictures(request, "image", take)
+            with self.explain_queue.place():
+                png = await self.explain_queue.run(picture)
         return Response(png, media_type="image/png")
 
     async def feedback(self, request: Request) -> Response:
-        body = await read_json(request, seconds=self.settings.upload_seconds)
+        with self.bodies.share() as take:
+            body = await read_json(request, take, seconds=self.settings.upload_seconds)
         prediction_id, label = body.get("prediction_id"), body.get("label")
         if not isinstance(prediction_id, str) or not isinstance(label, str):
             raise Refusal(400, "malformed", 'The body must be {"prediction_id": "…", "label": "…"}.')
@@ -243,24 +255,34 @@ class Application:
         if self.writer is not None:
             self.writer.close()
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Hold a place for a prediction, and let it be seen. Raises Refusal."""
-        with self.queue.place(), self.queue_length.track_inprogress():
-            yield
-
-    async def _pictures(self, request: Request, field: str) -> list[bytes]:
+    async def _pictures(self, request: Request, field: str, take: Take) -> list[bytes]:
         settings = self.settings
         several = field == "images"
-        with self.metrics.stages["read"].time():
-            return await read_pictures(
-                request,
-                field,
-                max_bytes=settings.max_upload_bytes,
-                max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
-                max_pictures=settings.max_pictures if several else 1,
-                seconds=settings.upload_seconds,
-            )
+        return await read_pictures(
+            request,
+            field,
+            take,
+            max_bytes=settings.max_upload_bytes,
+            max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
+            max_pictures=settings.max_pictures if several else 1,
+            seconds=settings.upload_seconds,
+        )
+
+    async def _in_turns(self, request: Request, pictures: list[bytes]) -> tuple[list[Prediction | Unreadable], float]:
+        """Predict a batch a few pictures at a time, between which others have their turn; and say how long it took.
+
+        Raises ClientDisconnect where nobody waits for the rest.
+        """
+        answers: list[Prediction | Unreadable] = []
+        seconds = 0.0
+        for start in range(0, len(pictures), AT_ONCE):
+            if start and await request.is_disconnected():
+                raise ClientDisconnect
+            few = pictures[start : start + AT_ONCE]
+            answered, took = await self.queue.run(few, size=len(few))
+            answers += answered
+            seconds += took
+        return answers, seconds
 
     def _predict(self, asked: list[list[bytes]]) -> list[tuple[list[Prediction | Unreadable], float]]:
         """Predict the pictures of each request, and say how many seconds of one core its share took."""
@@ -285,9 +307,12 @@ class Application:
     def _readable(self, answer: Prediction | Unreadable, picture: bytes) -> Prediction:
         if isinstance(answer, Prediction):
             return answer
+        raise self._refused(answer, picture)
+
+    def _refused(self, answer: Unreadable, picture: bytes) -> Refusal:
         refusal = refusal_of_picture(answer, picture)
         self.metrics.unreadable.labels(refusal.code).inc()
-        raise refusal
+        return refusal
 
     def _told(self, prediction: Prediction, *, keep: bool) -> dict[str, Any]:
         prediction_id = uuid.uuid4().hex
@@ -308,12 +333,13 @@ class Application:
         }
 
     def _explain(self, picture: bytes) -> bytes:
-        try:
-            rgb = transforms.decode(picture, max_pixels=self.settings.max_pixels)
-        except transforms.UnreadablePicture as error:
-            raise refusal_of_picture(Unreadable(error.code, str(error)), picture) from error
-        small = fit_within(rgb, EXPLAIN_SIDE)
-        return overlay(small, heat_map(self.runtime, small))
+        with self.metrics.stages["explain"].time():
+            try:
+                rgb = transforms.decode(picture, max_pixels=self.settings.max_pixels)
+            except transforms.UnreadablePicture as error:
+                raise self._refused(Unreadable(error.code, str(error)), picture) from error
+            small = fit_within(rgb, EXPLAIN_SIDE)
+            return overlay(small, heat_map(self.runtime, small))
 
     @staticmethod
     def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:

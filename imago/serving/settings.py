@@ -37,7 +37,8 @@ class ServingSettings:
     rate_limit: float = 0.0  # requests a second and key, or address; 0: no limit
     rates: Path | None = None  # the file in which the workers of one server count for it; None: each counts for itself
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
-    max_waiting: int = 64  # requests under way in one worker
+    max_waiting: int = 64  # requests of one worker that were read whole and are not yet answered
+    max_held_bytes: int = 256_000_000  # of bodies in one worker, from their arrival to the answer; see `held_bytes`
     max_connections: int = 1000  # of one worker
     upload_seconds: float = 30.0
     queue_seconds: float = 15.0
@@ -51,6 +52,11 @@ class ServingSettings:
     def max_batch_bytes(self) -> int:
         """What a batch may weigh in all."""
         return 4 * self.max_upload_bytes + 65_536
+
+    @property
+    def held_bytes(self) -> int:
+        """What the bodies in one worker may weigh together: never so little that a batch could not be taken."""
+        return max(self.max_held_bytes, self.max_batch_bytes)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":

@@ -23,7 +23,7 @@ from imago.serving import key_file
 from imago.serving.answers import Info
 from imago.serving.app import Application
 from imago.serving.logs import Log
-from imago.serving.metrics import Metrics
+from imago.serving.metrics import STAGES, Metrics
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
 from imago.serving.settings import PROBE_HEADER, ServingSettings
@@ -465,9 +465,13 @@ def test_metrics_tell_each_stage_the_queue_the_batches_and_the_model(
 ) -> None:
     predict(endpoint, picture_bytes("red"))
     endpoint.post("/predict_batch", files=[("images", picture_bytes(label)) for label in ("red", "blue", "green")])
-    with endpoint.app._place():  # type: ignore[union-attr]
+    endpoint.post("/explain", files={"image": picture_bytes("red")})
+    endpoint.post("/explain", files={"image": b"text"})
+    with endpoint.app.queue.place():  # type: ignore[union-attr]
         text = endpoint.get("/metrics").text
-    for stage in ("read", "wait", "decode", "forward", "answer"):
+    assert 'imago_unreadable_total{code="not_a_picture"} 1.0' in text
+    assert 'imago_queue_length{queue="explain"} 0.0' in text
+    for stage in STAGES:
         assert f'imago_stage_seconds_count{{stage="{stage}"}} 2.0' in text
         (seconds,) = [line for line in text.splitlines() if f'imago_stage_seconds_sum{{stage="{stage}"}}' in line]
         assert 0 < float(seconds.rpartition(" ")[2]) < 5
@@ -512,6 +516,51 @@ def test_clients_that_wait_are_answered_together_each_for_its_own_picture(
     assert "imago_batch_pictures_count 3.0" in text
 
 
+def test_a_batch_lets_others_have_their_turn(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, predict_all = threading.Event(), runtime.predict
+    turns: list[int] = []
+
+    def held(pictures: list[bytes], **options: Any) -> Any:
+        turns.append(len(pictures))
+        assert gate.wait(30)
+        return predict_all(pictures, **options)
+
+    monkeypatch.setattr(runtime, "predict", held)
+    labels = ["red", "green", "blue", "green", "red", "blue", "blue", "red", "green", "blue"]
+    batch = [("images", picture_bytes(label, seed=seed)) for seed, label in enumerate(labels)]
+    batch[5] = ("images", b"text")
+    with application(runtime, ServingSettings(max_waiting=2)) as app, over_sockets(app) as url:
+        ask = partial(httpx.post, timeout=60, trust_env=False)
+        with ThreadPoolExecutor(2) as pool:
+            several = pool.submit(ask, f"{url}/predict_batch", files=batch)
+            until(lambda: app.queue.busy_seconds, 20, "the batch has not begun")
+            one = pool.submit(ask, f"{url}/predict", files={"image": picture_bytes("red")})
+            until(lambda: len(app.queue._turns) == 1, 20, "the other does not wait for its turn")
+            assert app.queue.waiting == 2  # a batch counts as one request
+            gate.set()
+            assert one.result().status_code == 200
+            results = several.result().json()["results"]
+    assert turns == [4, 1, 4, 2]
+    assert results.pop(5)["error"]["code"] == "not_a_picture"
+    assert [result["predictions"][0]["label"] for result in results] == labels[:5] + labels[6:]
+
+
+def test_of_a_batch_that_nobody_waits_for_the_rest_is_not_done(
+    open_endpoint: Open, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_all = runtime.predict
+    turns: list[int] = []
+
+    def noted(pictures: list[bytes], **options: Any) -> Any:
+        turns.append(len(pictures))
+        return predict_all(pictures, **options)
+
+    monkeypatch.setattr(runtime, "predict", noted)
+    part = b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + picture_bytes("red") + b"\r\n"
+    assert hung_up(open_endpoint().app, "/predict_batch", part * 10 + b"--b--\r\n") == [499]
+    assert turns == [4]
+
+
 def test_a_picture_that_cannot_be_read_has_no_forward_pass(endpoint: TestClient) -> None:
     predict(endpoint, b"text")
     text = endpoint.get("/metrics").text
@@ -542,15 +591,15 @@ def test_the_page_asks_its_own_host_only(endpoint: TestClient) -> None:
     assert endpoint.get("/", follow_redirects=False).headers["location"] == "ui"
 
 
-def test_a_client_that_hangs_up_is_not_counted_as_our_fault(open_endpoint: Open) -> None:
-    application: Any = open_endpoint().app
+def hung_up(application: Any, path: str, body: bytes, *, more: bool = False) -> list[int]:
+    """Send a body, or the beginning of one, and hang up; return the status that would have been answered."""
     headers = [(b"content-type", FORM.encode()), (b"content-length", b"99999")]
     scope = {
-        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"",
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http",
         "http_version": "1.1", "root_path": "",
     }  # fmt: skip
-    messages = [{"type": "http.request", "body": b"--b\r\n", "more_body": True}, {"type": "http.disconnect"}]
+    messages: list[Any] = [{"type": "http.request", "body": body, "more_body": more}]
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -560,4 +609,8 @@ def test_a_client_that_hangs_up_is_not_counted_as_our_fault(open_endpoint: Open)
         sent.append(message)
 
     asyncio.run(application(scope, receive, send))
-    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == [499]
+    return [message["status"] for message in sent if message["type"] == "http.response.start"]
+
+
+def test_a_client_that_hangs_up_is_not_counted_as_our_fault(endpoint: TestClient) -> None:
+    assert hung_up(endpoint.app, "/predict", b"--b\r\n", more=True) == [499]
