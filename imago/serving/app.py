@@ -1,7 +1,5 @@
 """The endpoint's HTTP application: routes, and the order in which a request is bounded, answered and kept."""
 
-import logging
-import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -20,7 +18,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from imago.data import transforms
-from imago.errors import ImagoError, did_you_mean
 from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
@@ -30,6 +27,7 @@ from imago.serving.answers import Tested
 from imago.serving.batching import AT_ONCE
 from imago.serving.degraded import degraded
 from imago.serving.entrance import Entrance
+from imago.serving.feedback import Feedback
 from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
 from imago.serving.mirror import Asked, Mirror, server_timing
@@ -44,14 +42,11 @@ from imago.serving.refusal import (
 )
 from imago.serving.runtime import Prediction, Runtime, Unreadable
 from imago.serving.settings import PROBE_HEADER, ServingSettings
-from imago.serving.upload import Take, read_json, read_pictures
-
-logger = logging.getLogger("imago.endpoint")
+from imago.serving.upload import Take, read_pictures
 
 OPEN_PATHS = pages.OPEN_PATHS | {"/docs.json", "/livez", "/readyz"}
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
-_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Application:
@@ -107,13 +102,14 @@ class Application:
             architecture=runtime.spec.architecture,
             fingerprint=runtime.package.fingerprint,
         )
+        self.feedback = Feedback(self.writer, runtime.spec, settings, self.bodies, length=metrics.queue("feedback").set)
         routes = Starlette(
             routes=[
                 *pages.Pages(settings.shelf, self.model).routes,
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/predict_batch", self.predict_batch, methods=["POST"]),
                 Route("/explain", self.explain, methods=["POST"]),
-                Route("/feedback", self.feedback, methods=["POST"]),
+                Route("/feedback", self.feedback.take, methods=["POST"]),
                 Route("/info", self.info),
                 Route("/card", self.show_card),
                 Route("/metrics", self.show_metrics),
@@ -176,25 +172,6 @@ class Application:
                 png = await self.explain_queue.run(picture)
         return Response(png, media_type="image/png")
 
-    async def feedback(self, request: Request) -> Response:
-        with self.bodies.share() as take:
-            body = await read_json(request, take, seconds=self.settings.upload_seconds)
-        prediction_id, label = body.get("prediction_id"), body.get("label")
-        if not isinstance(prediction_id, str) or not isinstance(label, str):
-            raise Refusal(400, "malformed", 'The body must be {"prediction_id": "…", "label": "…"}.')
-        classes = self.runtime.classes
-        if label not in classes:
-            hint = did_you_mean(label[:80], classes)
-            raise Refusal(400, "unknown_label", f"'{label[:80]}' is not one of the {len(classes)} classes.{hint}")
-        if self.writer is None:
-            raise Refusal(404, "not_kept", "This endpoint keeps no predictions, so it takes no feedback.")
-        known = _ID.fullmatch(prediction_id) is not None
-        if known:
-            known = await anyio.to_thread.run_sync(self._keep_feedback, self.writer, prediction_id, label)
-        if not known:
-            raise Refusal(404, "unknown_prediction", f"No prediction '{prediction_id[:80]}' is known.")
-        return JSONResponse({"prediction_id": prediction_id, "label": label})
-
     async def info(self, _: Request) -> Response:
         spec, settings = self.runtime.spec, self.settings
         return JSONResponse(
@@ -250,6 +227,7 @@ class Application:
         """End the threads, and keep what is not yet kept."""
         self.queue.close()
         self.explain_queue.close()
+        self.feedback.close()
         if self.mirror is not None:
             self.mirror.close()
         if self.writer is not None:
@@ -340,22 +318,6 @@ class Application:
                 raise self._refused(Unreadable(error.code, str(error)), picture) from error
             small = fit_within(rgb, EXPLAIN_SIDE)
             return overlay(small, heat_map(self.runtime, small))
-
-    @staticmethod
-    def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:
-        whole = writer.flush()
-        deadline = time.monotonic() + 2 * writer.interval  # another worker may hold the row for one interval
-        try:
-            while not writer.store.feedback(prediction_id, label):
-                if not whole:  # its prediction may be one of those that could not be written
-                    raise ImagoError(f"Predictions wait to be written to {writer.store.path}.")
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(writer.interval / 4)
-        except ImagoError as error:
-            logger.error("%s", error)
-            raise Refusal(503, "not_kept", "Feedback cannot be kept just now.", retry_after=10) from error
-        return True
 
 
 def _writer(settings: ServingSettings, metrics: Metrics) -> PredictionWriter | None:

@@ -4,9 +4,11 @@ import asyncio
 import io
 import json
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving import key_file
+from imago.serving import feedback, key_file
 from imago.serving.answers import Info
 from imago.serving.app import Application
 from imago.serving.logs import Log
@@ -256,6 +258,41 @@ def test_feedback_is_kept_with_its_prediction(endpoint: TestClient, store: Predi
     assert (row["model"], row["version"], row["width"], row["height"]) == ("moths", "7", 48, 40)
     assert len(row["embedding"]) == 3
     assert 0 < row["brightness"] < 1
+
+
+def test_feedback_on_another_models_prediction_is_refused(endpoint: TestClient, store: PredictionStore) -> None:
+    asked = predict(endpoint, picture_bytes("green")).json()["prediction_id"]
+    assert endpoint.app.writer.flush()  # type: ignore[union-attr]
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE predictions SET model = 'birds'")
+    response = endpoint.post("/feedback", json={"prediction_id": asked, "label": "red"})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_prediction")
+    assert store.window().column("feedback").to_pylist() == [None]
+
+
+def test_feedback_in_any_number_holds_up_nothing_else(
+    runtime: Runtime, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(PredictionStore, "feedback", lambda *_, **__: not gate.wait(30))
+    told = {"prediction_id": "0" * 32, "label": "red"}
+    with application(runtime, ServingSettings(predictions=store.path)) as app, over_sockets(app) as url:
+        ask = partial(httpx.post, f"{url}/feedback", json=told, timeout=60, trust_env=False)
+        with ThreadPoolExecutor(feedback.MAX_WAITING) as pool:
+            asked = [pool.submit(ask) for _ in range(feedback.MAX_WAITING)]
+            until(lambda: app.feedback.queue.waiting == feedback.MAX_WAITING, 20, "not all of them wait")
+            refused = ask()
+            others = [
+                httpx.get(f"{url}/metrics", trust_env=False),
+                httpx.post(f"{url}/predict", files={"image": picture_bytes("red")}, trust_env=False),
+            ]
+            gate.set()
+            answers = {one.result().json()["error"]["code"] for one in asked}
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    assert [one.status_code for one in others] == [200, 200]
+    assert f'imago_queue_length{{queue="feedback"}} {feedback.MAX_WAITING}.0' in others[0].text
+    assert answers == {"unknown_prediction"}
 
 
 @pytest.mark.parametrize(

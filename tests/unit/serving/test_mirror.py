@@ -171,7 +171,7 @@ def test_what_a_shadow_says_is_kept_beside_the_answer_that_was_given(champion: C
     assert 0 < row.shadow_seconds < 5
     assert champion.counted("answered") == 1
     assert champion.store.count() == 1  # the client's
-    assert champion.store.feedback(given["prediction_id"], "red")
+    assert champion.store.feedback(given["prediction_id"], "red", model="moths")
     assert champion.kept(1)[0].feedback == "red"
 
 
