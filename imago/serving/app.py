@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from math import isfinite
 from typing import Any
 
 import anyio.to_thread
@@ -18,10 +17,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from imago.data import transforms
-from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
+from imago.evaluation.explain import fit_within, heat_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving import pages
+from imago.serving.about import About
 from imago.serving.admission import Budget, Queue
 from imago.serving.answers import Tested
 from imago.serving.batching import AT_ONCE
@@ -31,7 +31,6 @@ from imago.serving.feedback import Feedback
 from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
 from imago.serving.mirror import Asked, Mirror, server_timing
-from imago.serving.openapi import describe
 from imago.serving.refusal import (
     Refusal,
     answer_failure,
@@ -71,8 +70,6 @@ class Application:
         self.metrics = metrics
         self.version = settings.version or version
         self.model = {"name": runtime.spec.name, "version": self.version}
-        self.card = runtime.package.card if card is None else card
-        self.tested = tested
         self.queue = Queue(
             "predict",
             self._predict,
@@ -103,17 +100,18 @@ class Application:
             fingerprint=runtime.package.fingerprint,
         )
         self.feedback = Feedback(self.writer, runtime.spec, settings, self.bodies, length=metrics.queue("feedback").set)
+        about = About(
+            runtime, settings, self.model, card=card, tested=tested, guarded=lambda: self.entrance.keys.asked_for
+        )
         routes = Starlette(
             routes=[
                 *pages.Pages(settings.shelf, self.model).routes,
+                *about.routes,
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/predict_batch", self.predict_batch, methods=["POST"]),
                 Route("/explain", self.explain, methods=["POST"]),
                 Route("/feedback", self.feedback.take, methods=["POST"]),
-                Route("/info", self.info),
-                Route("/card", self.show_card),
                 Route("/metrics", self.show_metrics),
-                Route("/docs.json", self.docs),
                 Route("/livez", self.livez),
                 Route("/readyz", self.readyz),
             ],
@@ -171,40 +169,6 @@ class Application:
             with self.explain_queue.place():
                 png = await self.explain_queue.run(picture)
         return Response(png, media_type="image/png")
-
-    async def info(self, _: Request) -> Response:
-        spec, settings = self.runtime.spec, self.settings
-        return JSONResponse(
-            {
-                "model": self.model,
-                "architecture": spec.architecture,
-                "fingerprint": self.runtime.package.fingerprint,
-                "created": spec.created,
-                "metrics": {name: value if isfinite(value) else None for name, value in spec.metrics.items()},
-                "tested": self.tested and self.tested.model_dump(),
-                "classes": spec.classes,
-                "image_size": spec.preprocessing.image_size,
-                "reject_threshold": spec.reject_threshold,
-                "top_k": min(settings.top_k, len(spec.classes)),
-                "feedback": self.writer is not None,
-                "reports": settings.shelf is not None,
-                "heat_map": method_of(self.runtime),
-                "limits": {
-                    "upload_bytes": settings.max_upload_bytes,
-                    "pixels": settings.max_pixels,
-                    "batch_pictures": settings.max_pictures,
-                    "batch_bytes": settings.max_batch_bytes,
-                    "formats": transforms.FORMATS,
-                },
-            }
-        )
-
-    async def show_card(self, _: Request) -> Response:
-        return Response(self.card, media_type="text/plain")
-
-    async def docs(self, _: Request) -> Response:
-        title, guarded = f"Imago: {self.model['name']}", self.entrance.keys.asked_for
-        return JSONResponse(describe(title, self.version, classes=self.runtime.classes, guarded=guarded))
 
     async def show_metrics(self, _: Request) -> Response:
         content, kind = await anyio.to_thread.run_sync(self.metrics.render)

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving import feedback, key_file
+from imago.serving import about, feedback, key_file
 from imago.serving.answers import Info
 from imago.serving.app import Application
 from imago.serving.logs import Log
@@ -626,6 +626,19 @@ def test_the_page_asks_its_own_host_only(endpoint: TestClient) -> None:
     assert "style=" not in response.text
     assert response.headers["x-content-type-options"] == "nosniff"
     assert endpoint.get("/", follow_redirects=False).headers["location"] == "ui"
+
+
+def test_the_description_tells_nobody_without_a_key_the_classes(
+    open_endpoint: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, bare = open_endpoint(api_key="open sesame"), open_endpoint()
+    monkeypatch.setattr(about, "describe", None)  # it is made once
+    label = {"type": "string"}
+    for endpoint, told in ((guarded, label), (bare, label | {"enum": ["blue", "green", "red"]})):
+        for _ in range(2):
+            document = endpoint.get("/docs.json").json()
+            assert document["components"]["schemas"]["Feedback"]["properties"]["label"] == told
+    assert not any(f'"{name}"' in guarded.get("/docs.json").text for name in ("blue", "green", "red"))
 
 
 def hung_up(application: Any, path: str, body: bytes, *, more: bool = False) -> list[int]:
