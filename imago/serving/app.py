@@ -136,7 +136,7 @@ class Application:
             with self.queue.place():
                 (answer,), seconds = await self.queue.run([picture])
             with self.metrics.stages["answer"].time():
-                kept = is_kept(request)
+                kept = self._is_kept(request)
                 told = self._told(self._readable(answer, picture), keep=kept)
                 if not kept:
                     return JSONResponse(told, headers=server_timing(seconds))
@@ -152,7 +152,7 @@ class Application:
             results: list[dict[str, Any]] = []
             answered: list[tuple[dict[str, Any], bytes]] = []
             with self.metrics.stages["answer"].time():
-                kept = is_kept(request)
+                kept = self._is_kept(request)
                 for answer, picture in zip(answers, pictures, strict=True):
                     try:
                         results.append(self._told(self._readable(answer, picture), keep=kept))
@@ -256,6 +256,10 @@ class Application:
         self.metrics.unreadable.labels(refusal.code).inc()
         return refusal
 
+    def _is_kept(self, request: Request) -> bool:
+        """Tell whether a request counts: a probe's does not, and who has no key of ours is none."""
+        return PROBE_HEADER not in request.headers or not self.entrance.keys.are_own(request.headers)
+
     def _told(self, prediction: Prediction, *, keep: bool) -> dict[str, Any]:
         prediction_id = uuid.uuid4().hex
         if keep:
@@ -295,8 +299,3 @@ def _mirror(settings: ServingSettings, metrics: Metrics, version: str) -> Mirror
     if settings.shadow is None or settings.predictions is None:
         return None
     return Mirror(settings.shadow, PredictionStore(settings.predictions), metrics, version=version)
-
-
-def is_kept(request: Request) -> bool:
-    """Tell whether a request counts: a probe's does not."""
-    return PROBE_HEADER not in request.headers

@@ -12,7 +12,10 @@ LogFormat = Literal["text", "json"]
 LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
 
 PROBE_HEADER = "X-Imago-Probe"
-"""Marks a request that is no customer's, such as a rollout's golden samples: it is answered, and not kept."""
+"""Marks a request that is no customer's, such as a rollout's golden samples: it is answered, and not kept.
+
+Believed of who brings a key of the endpoint's environment; a client could hide behind it otherwise.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class ServingSettings:
     max_batch: int | None = None  # pictures of requests that wait, through the graph at once; None: as measured, or 1
     api_key: str | None = None
     keys: Path | None = None  # the file of named keys; None: there are none
-    probe_key: str | None = None  # lets the rollout's probes in where clients are asked for a key
+    probe_key: str | None = None  # tells the rollout's probes from clients, and lets them in where a key is asked for
     shadow: Path | None = None  # the file that says which version is asked as well, unseen; None: none ever is
     shelf: Path | None = None  # the folder of the model's reports; None: they are not shown
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser

@@ -343,12 +343,33 @@ def test_a_store_that_cannot_be_written_costs_no_answer(open_endpoint: Open, tmp
     assert predict(endpoint, picture_bytes("red")).status_code == 200
 
 
-def test_a_probe_is_answered_and_not_kept(endpoint: TestClient, store: PredictionStore) -> None:
+@pytest.mark.parametrize("keys", [{"probe_key": "ours"}, {"api_key": "ours"}, {"api_key": "all", "probe_key": "ours"}])
+def test_a_probe_is_answered_and_not_kept(open_endpoint: Open, store: PredictionStore, keys: dict[str, str]) -> None:
+    endpoint = open_endpoint(**keys)
+    endpoint.headers["X-API-Key"] = "ours"
     asked = predict(endpoint, picture_bytes("red"), headers={PROBE_HEADER: "golden"})
     kept = predict(endpoint, picture_bytes("red")).json()["prediction_id"]
     endpoint.post("/feedback", json={"prediction_id": kept, "label": "red"})
     assert asked.status_code == 200
     assert store.window().column("prediction_id").to_pylist() == [kept]
+
+
+def test_who_only_says_to_be_a_probe_is_kept(
+    open_endpoint: Open, store: PredictionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    phone, picture = key_file.add("phone")[1], picture_bytes("red")
+    bare, named = open_endpoint(), open_endpoint(probe_key="ours", keys=key_file.path())
+    kept = [
+        predict(bare, picture, headers={PROBE_HEADER: "golden"}),
+        predict(bare, picture, headers={PROBE_HEADER: "golden", "X-API-Key": "ours"}),
+        predict(named, picture, headers={PROBE_HEADER: "golden", "X-API-Key": phone}),
+    ]
+    for endpoint in (bare, named):
+        assert endpoint.app.writer.flush()  # type: ignore[union-attr]
+    assert sorted(store.window().column("prediction_id").to_pylist()) == sorted(
+        one.json()["prediction_id"] for one in kept
+    )
 
 
 def test_without_the_key_nothing_is_answered(open_endpoint: Open) -> None:
