@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,7 +24,7 @@ from starlette.testclient import TestClient
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving import about, feedback, key_file
 from imago.serving.answers import Info
-from imago.serving.app import Application
+from imago.serving.app import HUNG_SECONDS, Application
 from imago.serving.logs import Log
 from imago.serving.metrics import STAGES, Metrics
 from imago.serving.package import ModelPackage
@@ -491,6 +492,17 @@ def test_ready_is_who_predicts_and_what_does_not_work_meanwhile_is_said(
     assert "imago_predictions_lost_total 1.0" in text
     assert "imago_log_lines_lost_total 2.0" in text
     app.close()
+
+
+def test_where_predictions_hang_it_is_not_ready(endpoint: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    application: Any = endpoint.app
+    begun = time.monotonic()
+    monkeypatch.setattr(application.queue, "_begun", begun - HUNG_SECONDS + 30)
+    assert endpoint.get("/readyz").status_code == 200
+    monkeypatch.setattr(application.queue, "_begun", begun - HUNG_SECONDS)
+    response = endpoint.get("/readyz")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
+    assert response.headers["retry-after"] == "10"
 
 
 def test_feedback_of_a_prediction_that_waits_for_the_disk_is_asked_for_again(
