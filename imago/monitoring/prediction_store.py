@@ -78,6 +78,8 @@ _INSERT = _insert("predictions", COLUMNS)
 _INSERT_SHADOW = _insert("shadows", SHADOW_COLUMNS)
 _LAST_OVER = "SELECT time FROM predictions ORDER BY time DESC LIMIT 1 OFFSET ?"
 _OLD = "WHERE time < :before OR time <= :last_over"
+_KNOWN = "SELECT 1 FROM predictions WHERE prediction_id = :prediction_id AND model = :model"
+_FEEDBACK = "UPDATE predictions SET feedback = :label WHERE prediction_id = :prediction_id AND model = :model"
 _WITHIN = "FROM predictions WHERE time >= :since AND time < :until"
 _OF_WHOM = " AND (:model IS NULL OR model = :model) AND (:version IS NULL OR version = :version)"
 _COUNT = f"SELECT count(*) {_WITHIN}{_OF_WHOM}"
@@ -218,15 +220,13 @@ class PredictionStore:
             raise ImagoError(f"The prediction store {self.path} cannot be used: {error}") from error
         return connection
 
-    def feedback(self, prediction_id: str, label: str) -> bool:
-        """Keep the true label of a prediction; False where no such prediction is known."""
-        if not self.path.exists():
+    def feedback(self, prediction_id: str, label: str, *, model: str) -> bool:
+        """Keep the true label of a model's prediction; False where that model has made no such prediction."""
+        known = {"prediction_id": prediction_id, "model": model}
+        if not self._rows(_KNOWN, known):  # a write would lock the file, whether or not there is such a row
             return False
         with self._connect() as connection:
-            cursor = connection.execute(
-                "UPDATE predictions SET feedback = ? WHERE prediction_id = ?", (label, prediction_id)
-            )
-            return cursor.rowcount > 0
+            return connection.execute(_FEEDBACK, known | {"label": label}).rowcount > 0
 
     def window(
         self,

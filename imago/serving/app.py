@@ -1,14 +1,10 @@
 """The endpoint's HTTP application: routes, and the order in which a request is bounded, answered and kept."""
 
-import logging
-import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from math import isfinite
 from typing import Any
 
 import anyio.to_thread
@@ -21,19 +17,20 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from imago.data import transforms
-from imago.errors import ImagoError, did_you_mean
-from imago.evaluation.explain import fit_within, heat_map, method_of, overlay
+from imago.evaluation.explain import fit_within, heat_map, overlay
 from imago.monitoring.prediction_store import PredictionStore, prediction_row
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving import pages
-from imago.serving.admission import Queue
+from imago.serving.about import About
+from imago.serving.admission import Budget, Queue
 from imago.serving.answers import Tested
+from imago.serving.batching import AT_ONCE
 from imago.serving.degraded import degraded
 from imago.serving.entrance import Entrance
+from imago.serving.feedback import Feedback
 from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
 from imago.serving.mirror import Asked, Mirror, server_timing
-from imago.serving.openapi import describe
 from imago.serving.refusal import (
     Refusal,
     answer_failure,
@@ -44,14 +41,12 @@ from imago.serving.refusal import (
 )
 from imago.serving.runtime import Prediction, Runtime, Unreadable
 from imago.serving.settings import PROBE_HEADER, ServingSettings
-from imago.serving.upload import read_json, read_pictures
-
-logger = logging.getLogger("imago.endpoint")
+from imago.serving.upload import Take, read_pictures
 
 OPEN_PATHS = pages.OPEN_PATHS | {"/docs.json", "/livez", "/readyz"}
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
-_ID = re.compile(r"[0-9a-f]{32}")
+HUNG_SECONDS = 60.0  # of one turn: the longest that is measured, 4 PNGs of 50 million pixels on a busy machine, is 5
 
 
 class Application:
@@ -76,8 +71,6 @@ class Application:
         self.metrics = metrics
         self.version = settings.version or version
         self.model = {"name": runtime.spec.name, "version": self.version}
-        self.card = runtime.package.card if card is None else card
-        self.tested = tested
         self.queue = Queue(
             "predict",
             self._predict,
@@ -85,14 +78,17 @@ class Application:
             seconds=settings.queue_seconds,
             together=settings.max_batch or 1,
             waited=metrics.stages["wait"].observe,
+            length=metrics.queue("predict").set,
         )
         self.explain_queue: Queue[bytes, bytes] = Queue(
             "explain",
             lambda pictures: [self._explain(picture) for picture in pictures],
             max_waiting=MAX_EXPLAIN,
             seconds=settings.queue_seconds,
+            waited=metrics.stages["explain_wait"].observe,
+            length=metrics.queue("explain").set,
         )
-        self.queue_length = metrics.queue("predict")
+        self.bodies = Budget(settings.held_bytes)
         self.writer = _writer(settings, metrics)
         self.mirror = _mirror(settings, metrics, self.version)
         self.log = log
@@ -104,17 +100,19 @@ class Application:
             architecture=runtime.spec.architecture,
             fingerprint=runtime.package.fingerprint,
         )
+        self.feedback = Feedback(self.writer, runtime.spec, settings, self.bodies, length=metrics.queue("feedback").set)
+        about = About(
+            runtime, settings, self.model, card=card, tested=tested, guarded=lambda: self.entrance.keys.asked_for
+        )
         routes = Starlette(
             routes=[
                 *pages.Pages(settings.shelf, self.model).routes,
+                *about.routes,
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/predict_batch", self.predict_batch, methods=["POST"]),
                 Route("/explain", self.explain, methods=["POST"]),
-                Route("/feedback", self.feedback, methods=["POST"]),
-                Route("/info", self.info),
-                Route("/card", self.show_card),
+                Route("/feedback", self.feedback.take, methods=["POST"]),
                 Route("/metrics", self.show_metrics),
-                Route("/docs.json", self.docs),
                 Route("/livez", self.livez),
                 Route("/readyz", self.readyz),
             ],
@@ -132,90 +130,46 @@ class Application:
         await self.entrance(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        with self._place():
-            (picture,) = await self._pictures(request, "image")
-            (answer,), seconds = await self.queue.run([picture])
-        with self.metrics.stages["answer"].time():
-            kept = is_kept(request)
-            told = self._told(self._readable(answer, picture), keep=kept)
-            if not kept:
-                return JSONResponse(told, headers=server_timing(seconds))
-            return JSONResponse(told, background=self._mirrored([(told, picture)], seconds))
+        self.queue.refuse_if_full()
+        with self.bodies.share() as take:
+            with self.metrics.stages["read"].time():
+                (picture,) = await self._pictures(request, "image", take)
+            with self.queue.place():
+                (answer,), seconds = await self.queue.run([picture])
+            with self.metrics.stages["answer"].time():
+                kept = self._is_kept(request)
+                told = self._told(self._readable(answer, picture), keep=kept)
+                if not kept:
+                    return JSONResponse(told, headers=server_timing(seconds))
+                return JSONResponse(told, background=self._mirrored([(told, picture)], seconds))
 
     async def predict_batch(self, request: Request) -> Response:
-        with self._place():
-            pictures = await self._pictures(request, "images")
-            answers, seconds = await self.queue.run(pictures, size=len(pictures))
-        results: list[dict[str, Any]] = []
-        answered: list[tuple[dict[str, Any], bytes]] = []
-        with self.metrics.stages["answer"].time():
-            kept = is_kept(request)
-            for answer, picture in zip(answers, pictures, strict=True):
-                try:
-                    results.append(self._told(self._readable(answer, picture), keep=kept))
-                    answered.append((results[-1], picture))
-                except Refusal as refusal:
-                    results.append(refusal.body())
-            after = self._mirrored(answered, seconds / len(pictures)) if kept else None
-            return JSONResponse({"model": self.model, "results": results}, background=after)
+        self.queue.refuse_if_full()
+        with self.bodies.share() as take:
+            with self.metrics.stages["read"].time():
+                pictures = await self._pictures(request, "images", take)
+            with self.queue.place():
+                answers, seconds = await self._in_turns(request, pictures)
+            results: list[dict[str, Any]] = []
+            answered: list[tuple[dict[str, Any], bytes]] = []
+            with self.metrics.stages["answer"].time():
+                kept = self._is_kept(request)
+                for answer, picture in zip(answers, pictures, strict=True):
+                    try:
+                        results.append(self._told(self._readable(answer, picture), keep=kept))
+                        answered.append((results[-1], picture))
+                    except Refusal as refusal:
+                        results.append(refusal.body())
+                after = self._mirrored(answered, seconds / len(pictures)) if kept else None
+                return JSONResponse({"model": self.model, "results": results}, background=after)
 
     async def explain(self, request: Request) -> Response:
-        with self.explain_queue.place():
-            (picture,) = await self._pictures(request, "image")
-            png = await self.explain_queue.run(picture)
+        self.explain_queue.refuse_if_full()
+        with self.bodies.share() as take:
+            (picture,) = await self._pictures(request, "image", take)
+            with self.explain_queue.place():
+                png = await self.explain_queue.run(picture)
         return Response(png, media_type="image/png")
-
-    async def feedback(self, request: Request) -> Response:
-        body = await read_json(request, seconds=self.settings.upload_seconds)
-        prediction_id, label = body.get("prediction_id"), body.get("label")
-        if not isinstance(prediction_id, str) or not isinstance(label, str):
-            raise Refusal(400, "malformed", 'The body must be {"prediction_id": "…", "label": "…"}.')
-        classes = self.runtime.classes
-        if label not in classes:
-            hint = did_you_mean(label[:80], classes)
-            raise Refusal(400, "unknown_label", f"'{label[:80]}' is not one of the {len(classes)} classes.{hint}")
-        if self.writer is None:
-            raise Refusal(404, "not_kept", "This endpoint keeps no predictions, so it takes no feedback.")
-        known = _ID.fullmatch(prediction_id) is not None
-        if known:
-            known = await anyio.to_thread.run_sync(self._keep_feedback, self.writer, prediction_id, label)
-        if not known:
-            raise Refusal(404, "unknown_prediction", f"No prediction '{prediction_id[:80]}' is known.")
-        return JSONResponse({"prediction_id": prediction_id, "label": label})
-
-    async def info(self, _: Request) -> Response:
-        spec, settings = self.runtime.spec, self.settings
-        return JSONResponse(
-            {
-                "model": self.model,
-                "architecture": spec.architecture,
-                "fingerprint": self.runtime.package.fingerprint,
-                "created": spec.created,
-                "metrics": {name: value if isfinite(value) else None for name, value in spec.metrics.items()},
-                "tested": self.tested and self.tested.model_dump(),
-                "classes": spec.classes,
-                "image_size": spec.preprocessing.image_size,
-                "reject_threshold": spec.reject_threshold,
-                "top_k": min(settings.top_k, len(spec.classes)),
-                "feedback": self.writer is not None,
-                "reports": settings.shelf is not None,
-                "heat_map": method_of(self.runtime),
-                "limits": {
-                    "upload_bytes": settings.max_upload_bytes,
-                    "pixels": settings.max_pixels,
-                    "batch_pictures": settings.max_pictures,
-                    "batch_bytes": settings.max_batch_bytes,
-                    "formats": transforms.FORMATS,
-                },
-            }
-        )
-
-    async def show_card(self, _: Request) -> Response:
-        return Response(self.card, media_type="text/plain")
-
-    async def docs(self, _: Request) -> Response:
-        title, guarded = f"Imago: {self.model['name']}", self.entrance.keys.asked_for
-        return JSONResponse(describe(title, self.version, classes=self.runtime.classes, guarded=guarded))
 
     async def show_metrics(self, _: Request) -> Response:
         content, kind = await anyio.to_thread.run_sync(self.metrics.render)
@@ -225,6 +179,8 @@ class Application:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
+        if self.queue.busy_seconds > HUNG_SECONDS:
+            raise Refusal(503, "not_ready", "Predictions hang, and are not answered.", retry_after=10)
         parts = degraded(
             self.writer,
             self.mirror.writer if self.mirror is not None else None,
@@ -238,29 +194,40 @@ class Application:
         """End the threads, and keep what is not yet kept."""
         self.queue.close()
         self.explain_queue.close()
+        self.feedback.close()
         if self.mirror is not None:
             self.mirror.close()
         if self.writer is not None:
             self.writer.close()
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Hold a place for a prediction, and let it be seen. Raises Refusal."""
-        with self.queue.place(), self.queue_length.track_inprogress():
-            yield
-
-    async def _pictures(self, request: Request, field: str) -> list[bytes]:
+    async def _pictures(self, request: Request, field: str, take: Take) -> list[bytes]:
         settings = self.settings
         several = field == "images"
-        with self.metrics.stages["read"].time():
-            return await read_pictures(
-                request,
-                field,
-                max_bytes=settings.max_upload_bytes,
-                max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
-                max_pictures=settings.max_pictures if several else 1,
-                seconds=settings.upload_seconds,
-            )
+        return await read_pictures(
+            request,
+            field,
+            take,
+            max_bytes=settings.max_upload_bytes,
+            max_body_bytes=settings.max_batch_bytes if several else settings.max_body_bytes,
+            max_pictures=settings.max_pictures if several else 1,
+            seconds=settings.upload_seconds,
+        )
+
+    async def _in_turns(self, request: Request, pictures: list[bytes]) -> tuple[list[Prediction | Unreadable], float]:
+        """Predict a batch a few pictures at a time, between which others have their turn; and say how long it took.
+
+        Raises ClientDisconnect where nobody waits for the rest.
+        """
+        answers: list[Prediction | Unreadable] = []
+        seconds = 0.0
+        for start in range(0, len(pictures), AT_ONCE):
+            if start and await request.is_disconnected():
+                raise ClientDisconnect
+            few = pictures[start : start + AT_ONCE]
+            answered, took = await self.queue.run(few, size=len(few))
+            answers += answered
+            seconds += took
+        return answers, seconds
 
     def _predict(self, asked: list[list[bytes]]) -> list[tuple[list[Prediction | Unreadable], float]]:
         """Predict the pictures of each request, and say how many seconds of one core its share took."""
@@ -285,9 +252,16 @@ class Application:
     def _readable(self, answer: Prediction | Unreadable, picture: bytes) -> Prediction:
         if isinstance(answer, Prediction):
             return answer
+        raise self._refused(answer, picture)
+
+    def _refused(self, answer: Unreadable, picture: bytes) -> Refusal:
         refusal = refusal_of_picture(answer, picture)
         self.metrics.unreadable.labels(refusal.code).inc()
-        raise refusal
+        return refusal
+
+    def _is_kept(self, request: Request) -> bool:
+        """Tell whether a request counts: a probe's does not, and who has no key of ours is none."""
+        return PROBE_HEADER not in request.headers or not self.entrance.keys.are_own(request.headers)
 
     def _told(self, prediction: Prediction, *, keep: bool) -> dict[str, Any]:
         prediction_id = uuid.uuid4().hex
@@ -308,28 +282,13 @@ class Application:
         }
 
     def _explain(self, picture: bytes) -> bytes:
-        try:
-            rgb = transforms.decode(picture, max_pixels=self.settings.max_pixels)
-        except transforms.UnreadablePicture as error:
-            raise refusal_of_picture(Unreadable(error.code, str(error)), picture) from error
-        small = fit_within(rgb, EXPLAIN_SIDE)
-        return overlay(small, heat_map(self.runtime, small))
-
-    @staticmethod
-    def _keep_feedback(writer: PredictionWriter, prediction_id: str, label: str) -> bool:
-        whole = writer.flush()
-        deadline = time.monotonic() + 2 * writer.interval  # another worker may hold the row for one interval
-        try:
-            while not writer.store.feedback(prediction_id, label):
-                if not whole:  # its prediction may be one of those that could not be written
-                    raise ImagoError(f"Predictions wait to be written to {writer.store.path}.")
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(writer.interval / 4)
-        except ImagoError as error:
-            logger.error("%s", error)
-            raise Refusal(503, "not_kept", "Feedback cannot be kept just now.", retry_after=10) from error
-        return True
+        with self.metrics.stages["explain"].time():
+            try:
+                rgb = transforms.decode(picture, max_pixels=self.settings.max_pixels)
+            except transforms.UnreadablePicture as error:
+                raise self._refused(Unreadable(error.code, str(error)), picture) from error
+            small = fit_within(rgb, EXPLAIN_SIDE)
+            return overlay(small, heat_map(self.runtime, small))
 
 
 def _writer(settings: ServingSettings, metrics: Metrics) -> PredictionWriter | None:
@@ -343,8 +302,3 @@ def _mirror(settings: ServingSettings, metrics: Metrics, version: str) -> Mirror
     if settings.shadow is None or settings.predictions is None:
         return None
     return Mirror(settings.shadow, PredictionStore(settings.predictions), metrics, version=version)
-
-
-def is_kept(request: Request) -> bool:
-    """Tell whether a request counts: a probe's does not."""
-    return PROBE_HEADER not in request.headers

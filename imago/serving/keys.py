@@ -76,17 +76,17 @@ class Keys:
         """
         if not self.asked_for:
             return None
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        given = _given(headers)
         if not given:
             raise Refusal(401, "no_key", "A key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-        digest, found = digest_of(given), None
-        for name, known in (*self._own.items(), *self._listed.items()):
-            if hmac.compare_digest(digest, known):
-                found = name
+        found = _whose(given, {**self._own, **self._listed})
         if found is None:
             raise Refusal(401, "wrong_key", "The key is not the right one.")
         return found
+
+    def are_own(self, headers: Headers) -> bool:
+        """Tell whether a request brings a key of the endpoint's environment: the deployer's, or its probes'."""
+        return _whose(_given(headers), self._own) is not None
 
     def _refresh(self) -> None:
         now = self._clock()
@@ -114,6 +114,19 @@ class Keys:
         listed = read_keys(file)
         self._stamp, self._closed = stamp, True
         self._listed = {f"key {key.name}": key.digest for key in listed if key.revoked is None}
+
+
+def _given(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+
+
+def _whose(given: str, digests: Mapping[str, str]) -> str | None:
+    digest, found = digest_of(given), None
+    for name, known in digests.items():
+        if hmac.compare_digest(digest, known):
+            found = name
+    return found
 
 
 def read_keys(file: Path) -> tuple[ApiKey, ...]:

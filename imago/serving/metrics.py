@@ -12,7 +12,7 @@ import psutil
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Gauge
 
-Stage = Literal["read", "wait", "decode", "forward", "answer"]
+Stage = Literal["read", "wait", "decode", "forward", "answer", "explain_wait", "explain"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _FILES = ("counter", "histogram", "gauge_livesum", "gauge_max")  # as prometheus_client names them
@@ -66,7 +66,8 @@ class Metrics:
         )
         stages = Histogram(
             "imago_stage_seconds",
-            "Seconds of an answer's stages: read its body, wait for its turn, decode, forward, answer.",
+            "Seconds of a prediction's stages: read its body, wait for a turn, decode, forward, answer; and of a heat "
+            "map's: explain_wait, explain.",
             ["stage"],
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=self.registry,
@@ -80,7 +81,7 @@ class Metrics:
         )
         self._queues = Gauge(
             "imago_queue_length",
-            "Requests under way, from before their bodies are read, by queue.",
+            "Requests that were read whole and are not yet answered, by queue.",
             ["queue"],
             multiprocess_mode="livesum",
             registry=self.registry,

@@ -54,7 +54,7 @@ _FEEDBACK: Codes = {
     408: ("too_slow",),
     413: ("too_many_bytes",),
     415: ("not_json",),
-    503: ("not_kept",),
+    503: ("not_kept", "overloaded"),
 }
 _REPORTS: Codes = {404: ("no_reports",)}
 _REPORT: Codes = {404: ("no_report", "no_reports", "not_found")}

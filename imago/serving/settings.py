@@ -12,7 +12,10 @@ LogFormat = Literal["text", "json"]
 LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
 
 PROBE_HEADER = "X-Imago-Probe"
-"""Marks a request that is no customer's, such as a rollout's golden samples: it is answered, and not kept."""
+"""Marks a request that is no customer's, such as a rollout's golden samples: it is answered, and not kept.
+
+Believed of who brings a key of the endpoint's environment; a client could hide behind it otherwise.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class ServingSettings:
     max_batch: int | None = None  # pictures of requests that wait, through the graph at once; None: as measured, or 1
     api_key: str | None = None
     keys: Path | None = None  # the file of named keys; None: there are none
-    probe_key: str | None = None  # lets the rollout's probes in where clients are asked for a key
+    probe_key: str | None = None  # tells the rollout's probes from clients, and lets them in where a key is asked for
     shadow: Path | None = None  # the file that says which version is asked as well, unseen; None: none ever is
     shelf: Path | None = None  # the folder of the model's reports; None: they are not shown
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser
@@ -37,7 +40,8 @@ class ServingSettings:
     rate_limit: float = 0.0  # requests a second and key, or address; 0: no limit
     rates: Path | None = None  # the file in which the workers of one server count for it; None: each counts for itself
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
-    max_waiting: int = 64  # requests under way in one worker
+    max_waiting: int = 64  # requests of one worker that were read whole and are not yet answered
+    max_held_bytes: int = 256_000_000  # of bodies in one worker, from their arrival to the answer; see `held_bytes`
     max_connections: int = 1000  # of one worker
     upload_seconds: float = 30.0
     queue_seconds: float = 15.0
@@ -51,6 +55,11 @@ class ServingSettings:
     def max_batch_bytes(self) -> int:
         """What a batch may weigh in all."""
         return 4 * self.max_upload_bytes + 65_536
+
+    @property
+    def held_bytes(self) -> int:
+        """What the bodies in one worker may weigh together: never so little that a batch could not be taken."""
+        return max(self.max_held_bytes, self.max_batch_bytes)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":

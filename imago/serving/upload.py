@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -13,27 +14,30 @@ from imago.serving.refusal import Refusal
 MAX_PARTS = 256
 MAX_JSON_BYTES = 65_536
 
+Take = Callable[[int], None]
+"""Is told of so many bytes before they are kept, and raises Refusal where there is no room for them."""
+
 
 async def read_pictures(
-    request: Request, field: str, *, max_bytes: int, max_body_bytes: int, max_pictures: int, seconds: float
+    request: Request, field: str, take: Take, *, max_bytes: int, max_body_bytes: int, max_pictures: int, seconds: float
 ) -> list[bytes]:
     """Return the pictures sent in a field of a multipart form, at least one. Raises Refusal."""
     boundary = _boundary(request, field)
     form = _Form(boundary, field, max_bytes=max_bytes, max_pictures=max_pictures)
     async with _Deadline(seconds):
-        async for chunk in _bounded(request, max_body_bytes):
+        async for chunk in _bounded(request, take, max_body_bytes):
             form.write(chunk)
     return form.close()
 
 
-async def read_json(request: Request, *, seconds: float) -> dict[str, Any]:
+async def read_json(request: Request, take: Take, *, seconds: float) -> dict[str, Any]:
     """Return the JSON object that is the request's body. Raises Refusal."""
     kind, _ = parse_options_header(request.headers.get("content-type"))
     if kind and kind != b"application/json":
         raise Refusal(415, "not_json", "The body must be JSON, with `Content-Type: application/json`.")
     body = bytearray()
     async with _Deadline(seconds):
-        async for chunk in _bounded(request, MAX_JSON_BYTES):
+        async for chunk in _bounded(request, take, MAX_JSON_BYTES):
             body += chunk
     try:
         value = json.loads(body)
@@ -61,7 +65,7 @@ class _Deadline:
             raise Refusal(408, "too_slow", f"The upload took more than {self.seconds:g} seconds.") from late
 
 
-async def _bounded(request: Request, max_bytes: int) -> Any:
+async def _bounded(request: Request, take: Take, max_bytes: int) -> Any:
     length = request.headers.get("content-length", "0")
     if length.isascii() and length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)
@@ -70,6 +74,7 @@ async def _bounded(request: Request, max_bytes: int) -> Any:
         received += len(chunk)
         if received > max_bytes:
             raise _too_large(max_bytes)
+        take(len(chunk))
         yield chunk
 
 
@@ -95,7 +100,7 @@ class _Form:
 
     def __init__(self, boundary: bytes, field: str, *, max_bytes: int, max_pictures: int) -> None:
         self.field, self.max_bytes, self.max_pictures = field, max_bytes, max_pictures
-        self.pictures: list[bytearray] = []
+        self.pictures: list[bytes] = []
         self.others: list[str] = []
         self.parts = 0
         self.ended = False
@@ -107,6 +112,7 @@ class _Form:
                 {
                     "on_part_begin": self._begin,
                     "on_part_data": self._data,
+                    "on_part_end": self._part_end,
                     "on_header_field": self._header_field,
                     "on_header_value": self._header_value,
                     "on_header_end": self._header_end,
@@ -129,7 +135,7 @@ class _Form:
         if not self.pictures:
             found = f"; it has {', '.join(repr(name) for name in self.others[:8])}" if self.others else ""
             raise Refusal(400, "missing_field", f"The form has no field `{self.field}`{found}.")
-        return [bytes(picture) for picture in self.pictures]
+        return self.pictures
 
     def _begin(self) -> None:
         self.parts += 1
@@ -161,7 +167,6 @@ class _Form:
                 raise Refusal(400, "too_many_pictures", instead)
             raise Refusal(413, "too_many_pictures", f"A request takes at most {self.max_pictures} pictures.")
         self.current = bytearray()
-        self.pictures.append(self.current)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self.current is None:
@@ -169,6 +174,11 @@ class _Form:
         if len(self.current) + end - start > self.max_bytes:
             raise Refusal(413, "too_many_bytes", f"A picture may have at most {self.max_bytes:,} bytes.")
         self.current += data[start:end]
+
+    def _part_end(self) -> None:
+        if self.current is not None:
+            self.pictures.append(bytes(self.current))  # one at a time: no more than one picture is there twice
+            self.current = None
 
     def _end(self) -> None:
         self.ended = True

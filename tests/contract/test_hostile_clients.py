@@ -12,7 +12,7 @@ import pytest
 from imago.serving import key_file, worker
 from imago.serving.runtime import Runtime
 from imago.serving.settings import ServingSettings
-from tests.endpoints import listening
+from tests.endpoints import application, listening, over_sockets
 from tests.packages import make_package, picture_bytes
 from tests.waiting import until
 from tests.wire import Answer, Wire
@@ -124,6 +124,40 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_let_go(wire: Wire) 
     wire.send(head(length=len(FORM)) + FORM[:100])
     wire.socket.shutdown(socket.SHUT_WR)
     assert wire.everything() == b""
+
+
+def test_bodies_that_do_not_come_take_nobodys_place(runtime: Runtime) -> None:
+    with application(runtime, ServingSettings(max_waiting=2)) as app, over_sockets(app) as url:
+        slow = [Wire(url) for _ in range(10)]
+        for number, one in enumerate(slow):
+            one.send(head(("/predict", "/explain")[number % 2], length=len(FORM)) + FORM[:100])
+        until(lambda: app.bodies.held == 10 * 100, 20, "not all bodies have begun")
+        for path in ("/predict", "/explain"):
+            other = Wire(url)
+            other.send(head(path, length=len(FORM)) + FORM)
+            assert other.answer().status == 200
+        for one in slow:
+            one.send(FORM[100:])
+            assert one.answer().status == 200
+        assert app.bodies.held == 0
+
+
+def test_bodies_are_bounded_in_what_they_hold_together(runtime: Runtime) -> None:
+    settings = ServingSettings(max_upload_bytes=60_000, max_held_bytes=400_000)
+    half = part("images", b"x" * 50_000) * 3
+    with application(runtime, settings) as app, over_sockets(app) as url:
+        holding = [Wire(url) for _ in range(2)]
+        for one in holding:
+            one.send(head("/predict_batch", length=200_000) + half)
+        until(lambda: app.bodies.held == 2 * len(half), 20, "not all bodies have begun")
+        third = Wire(url)
+        third.send(head("/predict_batch", length=200_000) + half)
+        answer = third.answer()
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "overloaded", "1")
+        assert app.bodies.held == 2 * len(half)
+        for one in holding:
+            one.socket.close()
+        until(lambda: app.bodies.held == 0, 20, "what nobody sends any more is held still")
 
 
 def test_a_body_longer_than_announced_is_refused_and_what_is_over_is_no_request(wire: Wire) -> None:

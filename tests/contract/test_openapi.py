@@ -1,6 +1,7 @@
 """The description of the endpoint is true: every answer has an example, and every real answer is described."""
 
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 from imago.monitoring.prediction_store import PredictionStore
 from imago.serving import answers, examples
 from imago.serving.answers import Batch, Error, Info, Prediction
-from imago.serving.app import Application
+from imago.serving.app import HUNG_SECONDS, Application
 from imago.serving.openapi import describe
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
@@ -243,6 +244,11 @@ def test_what_a_guarded_busy_or_broken_endpoint_answers_is_described(
         endpoint = TestClient(app, raise_server_exceptions=False)
         assert seen(asked(endpoint)) == {(503, "overloaded")}
         assert seen([endpoint.post("/feedback", json={"prediction_id": "1", "label": "red"})]) == {(404, "not_kept")}
+        app.feedback.queue.max_waiting = 0
+        assert seen([endpoint.post("/feedback", json=examples.FEEDBACK)]) == {(503, "overloaded")}
+        app.queue._begun = time.monotonic() - HUNG_SECONDS
+        assert seen([endpoint.get("/readyz")]) == {(503, "not_ready")}
+        app.queue._begun = None
     with application(runtime, ServingSettings()) as app:
         endpoint = TestClient(app, raise_server_exceptions=False)
         monkeypatch.setattr(runtime, "predict_array", lambda _: 1 / 0)

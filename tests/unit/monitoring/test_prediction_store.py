@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -96,20 +97,33 @@ def test_window_can_be_of_one_version(store: PredictionStore) -> None:
 
 def test_feedback_is_kept_and_the_last_word_counts(store: PredictionStore) -> None:
     store.add([row(1)])
-    assert store.feedback("id-1", "red")
-    assert store.feedback("id-1", "blue")
+    assert store.feedback("id-1", "red", model="moths")
+    assert store.feedback("id-1", "blue", model="moths")
     assert store.window().column("feedback").to_pylist() == ["blue"]
 
 
 def test_feedback_on_an_unknown_prediction_is_refused(store: PredictionStore) -> None:
-    assert not store.feedback("id-1", "red")
+    assert not store.feedback("id-1", "red", model="moths")
     store.add([row(1)])
-    assert not store.feedback("id-2", "red")
+    assert not store.feedback("id-2", "red", model="moths")
+
+
+def test_feedback_on_another_models_prediction_is_refused(store: PredictionStore) -> None:
+    store.add([row(1)])
+    assert not store.feedback("id-1", "red", model="birds")
+    assert store.window().column("feedback").to_pylist() == [None]
+
+
+def test_feedback_on_an_unknown_prediction_waits_for_nobody_who_writes(store: PredictionStore) -> None:
+    store.add([row(1)])
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert not store.feedback("id-2", "red", model="moths")
 
 
 def test_a_row_that_is_kept_twice_counts_once(store: PredictionStore) -> None:
     store.add([row(1)])
-    store.feedback("id-1", "red")
+    store.feedback("id-1", "red", model="moths")
     store.add([row(1), row(2)])
     assert store.window().column("feedback").to_pylist() == ["red", None]
 
@@ -208,7 +222,7 @@ def test_of_very_many_a_sample_is_read_and_all_are_counted(store: PredictionStor
 def test_what_a_shadow_said_is_given_back_beside_what_was_answered(store: PredictionStore) -> None:
     store.add([row(1), row(2), row(3), row(4)])
     store.add_shadows([shadow_row(1), shadow_row(2, label=None), shadow_row(3, version="3"), shadow_row(9)])
-    store.feedback("id-1", "red")
+    store.feedback("id-1", "red", model="moths")
     assert store.mirrored("moths", "1", "2", most=9) == [
         Mirrored("green", False, None, None, False, 0.01, None, "refused", timestamp(NOON)),
         Mirrored("green", True, "red", "red", True, 0.01, 0.02, None, timestamp(NOON)),
@@ -233,7 +247,7 @@ def test_what_two_versions_said_is_counted(store: PredictionStore) -> None:
     store.add([row(number) for number in range(8)])  # every other one rejected
     store.add_shadows([shadow_row(number, time=later if number == 4 else NOON) for number in range(6)])
     store.add_shadows([shadow_row(6, label=None), shadow_row(7, version="3")])
-    store.feedback("id-0", "red")
+    store.feedback("id-0", "red", model="moths")
     assert sorted(store.counted("moths", "1", "2"), key=str) == [
         Counted("green", False, False, "red", True, True, None, 1, timestamp(NOON)),
         Counted("green", False, None, "red", True, None, None, 2, timestamp(later)),

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import threading
+import weakref
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imago.serving import request_id
-from imago.serving.admission import Queue
+from imago.serving.admission import Budget, Queue
 from imago.serving.refusal import Refusal
 
 
@@ -78,6 +80,16 @@ def test_places_are_given_back_also_after_a_failure() -> None:
         assert queue.waiting == 0
 
 
+def test_whether_a_place_is_free_is_told_and_takes_none() -> None:
+    lengths: list[int] = []
+    with queue_of(Work(), max_waiting=1, length=lengths.append) as queue:
+        queue.refuse_if_full()
+        with queue.place(), pytest.raises(Refusal, match="waiting"):
+            queue.refuse_if_full()
+        queue.refuse_if_full()
+    assert lengths == [1, 0]
+
+
 def test_work_is_done_one_after_the_other_unless_told() -> None:
     work = Work()
     with queue_of(work) as queue:
@@ -143,6 +155,67 @@ def test_who_waits_too_long_is_told_so_and_the_work_goes_on() -> None:
     with queue_of(work, seconds=0.05, together=4) as queue:
         run(scene())
     assert work.begun == [[1]]
+
+
+def test_what_nobody_waits_for_is_let_go_at_once() -> None:
+    work = Work()
+
+    class Picture:
+        pass
+
+    async def scene() -> None:
+        (slow,) = begin(queue, 1)
+        await all_wait()
+        pictures = Picture(), Picture()
+        seen = [weakref.ref(one) for one in pictures]
+        waiting = [asyncio.ensure_future(queue.run(one)) for one in pictures]  # type: ignore[arg-type]
+        del pictures
+        await all_wait()
+        waiting[0].cancel()
+        await asyncio.wait(waiting)
+        assert isinstance(waiting[1].exception(), Refusal)
+        del waiting
+        assert [one() for one in seen] == [None, None]  # while the thread is at the first one still
+        work.gate.set()
+        assert await slow == 10
+
+    with queue_of(work, seconds=0.05) as queue:
+        run(scene())
+
+
+def test_for_how_long_the_thread_is_at_one_turn_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, now = Work(), [100.0]
+    monkeypatch.setattr("imago.serving.admission.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def scene() -> None:
+        assert queue.busy_seconds == 0
+        tasks = begin(queue, 1, 2)
+        await all_wait()
+        now[0] += 61
+        assert queue.busy_seconds == 61
+        work.gate.set()
+        assert await tasks[0] == 10
+        assert queue.busy_seconds == 0  # that of the second
+        assert await tasks[1] == 20
+        assert queue.busy_seconds == 0
+
+    with queue_of(work) as queue:
+        run(scene())
+
+
+def test_bytes_are_bounded_together_and_given_back_with_their_request() -> None:
+    budget = Budget(100)
+    with budget.share() as one:
+        one(60)
+        with budget.share() as other:
+            other(40)
+            with pytest.raises(Refusal, match="waiting") as refused:
+                other(1)
+            assert budget.held == 100
+        assert (refused.value.status, refused.value.code, refused.value.retry_after) == (503, "overloaded", 1)
+        assert budget.held == 60
+        one(40)
+    assert budget.held == 0
 
 
 def test_work_of_a_client_that_left_holds_its_turn_until_it_is_done() -> None:

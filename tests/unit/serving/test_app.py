@@ -4,9 +4,12 @@ import asyncio
 import io
 import json
 import logging
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,11 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from imago.monitoring.prediction_store import PredictionStore
-from imago.serving import key_file
+from imago.serving import about, feedback, key_file
 from imago.serving.answers import Info
-from imago.serving.app import Application
+from imago.serving.app import HUNG_SECONDS, Application
 from imago.serving.logs import Log
-from imago.serving.metrics import Metrics
+from imago.serving.metrics import STAGES, Metrics
 from imago.serving.package import ModelPackage
 from imago.serving.runtime import Runtime
 from imago.serving.settings import PROBE_HEADER, ServingSettings
@@ -258,6 +261,41 @@ def test_feedback_is_kept_with_its_prediction(endpoint: TestClient, store: Predi
     assert 0 < row["brightness"] < 1
 
 
+def test_feedback_on_another_models_prediction_is_refused(endpoint: TestClient, store: PredictionStore) -> None:
+    asked = predict(endpoint, picture_bytes("green")).json()["prediction_id"]
+    assert endpoint.app.writer.flush()  # type: ignore[union-attr]
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE predictions SET model = 'birds'")
+    response = endpoint.post("/feedback", json={"prediction_id": asked, "label": "red"})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_prediction")
+    assert store.window().column("feedback").to_pylist() == [None]
+
+
+def test_feedback_in_any_number_holds_up_nothing_else(
+    runtime: Runtime, store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(PredictionStore, "feedback", lambda *_, **__: not gate.wait(30))
+    told = {"prediction_id": "0" * 32, "label": "red"}
+    with application(runtime, ServingSettings(predictions=store.path)) as app, over_sockets(app) as url:
+        ask = partial(httpx.post, f"{url}/feedback", json=told, timeout=60, trust_env=False)
+        with ThreadPoolExecutor(feedback.MAX_WAITING) as pool:
+            asked = [pool.submit(ask) for _ in range(feedback.MAX_WAITING)]
+            until(lambda: app.feedback.queue.waiting == feedback.MAX_WAITING, 20, "not all of them wait")
+            refused = ask()
+            others = [
+                httpx.get(f"{url}/metrics", trust_env=False),
+                httpx.post(f"{url}/predict", files={"image": picture_bytes("red")}, trust_env=False),
+            ]
+            gate.set()
+            answers = {one.result().json()["error"]["code"] for one in asked}
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    assert [one.status_code for one in others] == [200, 200]
+    assert f'imago_queue_length{{queue="feedback"}} {feedback.MAX_WAITING}.0' in others[0].text
+    assert answers == {"unknown_prediction"}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -306,12 +344,33 @@ def test_a_store_that_cannot_be_written_costs_no_answer(open_endpoint: Open, tmp
     assert predict(endpoint, picture_bytes("red")).status_code == 200
 
 
-def test_a_probe_is_answered_and_not_kept(endpoint: TestClient, store: PredictionStore) -> None:
+@pytest.mark.parametrize("keys", [{"probe_key": "ours"}, {"api_key": "ours"}, {"api_key": "all", "probe_key": "ours"}])
+def test_a_probe_is_answered_and_not_kept(open_endpoint: Open, store: PredictionStore, keys: dict[str, str]) -> None:
+    endpoint = open_endpoint(**keys)
+    endpoint.headers["X-API-Key"] = "ours"
     asked = predict(endpoint, picture_bytes("red"), headers={PROBE_HEADER: "golden"})
     kept = predict(endpoint, picture_bytes("red")).json()["prediction_id"]
     endpoint.post("/feedback", json={"prediction_id": kept, "label": "red"})
     assert asked.status_code == 200
     assert store.window().column("prediction_id").to_pylist() == [kept]
+
+
+def test_who_only_says_to_be_a_probe_is_kept(
+    open_endpoint: Open, store: PredictionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    phone, picture = key_file.add("phone")[1], picture_bytes("red")
+    bare, named = open_endpoint(), open_endpoint(probe_key="ours", keys=key_file.path())
+    kept = [
+        predict(bare, picture, headers={PROBE_HEADER: "golden"}),
+        predict(bare, picture, headers={PROBE_HEADER: "golden", "X-API-Key": "ours"}),
+        predict(named, picture, headers={PROBE_HEADER: "golden", "X-API-Key": phone}),
+    ]
+    for endpoint in (bare, named):
+        assert endpoint.app.writer.flush()  # type: ignore[union-attr]
+    assert sorted(store.window().column("prediction_id").to_pylist()) == sorted(
+        one.json()["prediction_id"] for one in kept
+    )
 
 
 def test_without_the_key_nothing_is_answered(open_endpoint: Open) -> None:
@@ -435,6 +494,17 @@ def test_ready_is_who_predicts_and_what_does_not_work_meanwhile_is_said(
     app.close()
 
 
+def test_where_predictions_hang_it_is_not_ready(endpoint: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    application: Any = endpoint.app
+    begun = time.monotonic()
+    monkeypatch.setattr(application.queue, "_begun", begun - HUNG_SECONDS + 30)
+    assert endpoint.get("/readyz").status_code == 200
+    monkeypatch.setattr(application.queue, "_begun", begun - HUNG_SECONDS)
+    response = endpoint.get("/readyz")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
+    assert response.headers["retry-after"] == "10"
+
+
 def test_feedback_of_a_prediction_that_waits_for_the_disk_is_asked_for_again(
     open_endpoint: Open, tmp_path: Path
 ) -> None:
@@ -465,9 +535,13 @@ def test_metrics_tell_each_stage_the_queue_the_batches_and_the_model(
 ) -> None:
     predict(endpoint, picture_bytes("red"))
     endpoint.post("/predict_batch", files=[("images", picture_bytes(label)) for label in ("red", "blue", "green")])
-    with endpoint.app._place():  # type: ignore[union-attr]
+    endpoint.post("/explain", files={"image": picture_bytes("red")})
+    endpoint.post("/explain", files={"image": b"text"})
+    with endpoint.app.queue.place():  # type: ignore[union-attr]
         text = endpoint.get("/metrics").text
-    for stage in ("read", "wait", "decode", "forward", "answer"):
+    assert 'imago_unreadable_total{code="not_a_picture"} 1.0' in text
+    assert 'imago_queue_length{queue="explain"} 0.0' in text
+    for stage in STAGES:
         assert f'imago_stage_seconds_count{{stage="{stage}"}} 2.0' in text
         (seconds,) = [line for line in text.splitlines() if f'imago_stage_seconds_sum{{stage="{stage}"}}' in line]
         assert 0 < float(seconds.rpartition(" ")[2]) < 5
@@ -498,7 +572,7 @@ def test_clients_that_wait_are_answered_together_each_for_its_own_picture(
         ask = partial(httpx.post, f"{url}/predict", timeout=60, trust_env=False)
         with ThreadPoolExecutor(len(files)) as pool:
             asked = [pool.submit(ask, files=files[0])]
-            until(lambda: app.queue._busy, 20, "the first has not begun")
+            until(lambda: app.queue.busy_seconds, 20, "the first has not begun")
             asked += [pool.submit(ask, files=file) for file in files[1:]]
             until(lambda: len(app.queue._turns) == len(files) - 1, 20, "not all wait for their turn")
             gate.set()
@@ -510,6 +584,51 @@ def test_clients_that_wait_are_answered_together_each_for_its_own_picture(
     assert len({answer.json()["prediction_id"] for answer in answers}) == len(labels)
     assert "imago_batch_pictures_sum 7.0" in text
     assert "imago_batch_pictures_count 3.0" in text
+
+
+def test_a_batch_lets_others_have_their_turn(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, predict_all = threading.Event(), runtime.predict
+    turns: list[int] = []
+
+    def held(pictures: list[bytes], **options: Any) -> Any:
+        turns.append(len(pictures))
+        assert gate.wait(30)
+        return predict_all(pictures, **options)
+
+    monkeypatch.setattr(runtime, "predict", held)
+    labels = ["red", "green", "blue", "green", "red", "blue", "blue", "red", "green", "blue"]
+    batch = [("images", picture_bytes(label, seed=seed)) for seed, label in enumerate(labels)]
+    batch[5] = ("images", b"text")
+    with application(runtime, ServingSettings(max_waiting=2)) as app, over_sockets(app) as url:
+        ask = partial(httpx.post, timeout=60, trust_env=False)
+        with ThreadPoolExecutor(2) as pool:
+            several = pool.submit(ask, f"{url}/predict_batch", files=batch)
+            until(lambda: app.queue.busy_seconds, 20, "the batch has not begun")
+            one = pool.submit(ask, f"{url}/predict", files={"image": picture_bytes("red")})
+            until(lambda: len(app.queue._turns) == 1, 20, "the other does not wait for its turn")
+            assert app.queue.waiting == 2  # a batch counts as one request
+            gate.set()
+            assert one.result().status_code == 200
+            results = several.result().json()["results"]
+    assert turns == [4, 1, 4, 2]
+    assert results.pop(5)["error"]["code"] == "not_a_picture"
+    assert [result["predictions"][0]["label"] for result in results] == labels[:5] + labels[6:]
+
+
+def test_of_a_batch_that_nobody_waits_for_the_rest_is_not_done(
+    open_endpoint: Open, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_all = runtime.predict
+    turns: list[int] = []
+
+    def noted(pictures: list[bytes], **options: Any) -> Any:
+        turns.append(len(pictures))
+        return predict_all(pictures, **options)
+
+    monkeypatch.setattr(runtime, "predict", noted)
+    part = b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + picture_bytes("red") + b"\r\n"
+    assert hung_up(open_endpoint().app, "/predict_batch", part * 10 + b"--b--\r\n") == [499]
+    assert turns == [4]
 
 
 def test_a_picture_that_cannot_be_read_has_no_forward_pass(endpoint: TestClient) -> None:
@@ -542,15 +661,28 @@ def test_the_page_asks_its_own_host_only(endpoint: TestClient) -> None:
     assert endpoint.get("/", follow_redirects=False).headers["location"] == "ui"
 
 
-def test_a_client_that_hangs_up_is_not_counted_as_our_fault(open_endpoint: Open) -> None:
-    application: Any = open_endpoint().app
+def test_the_description_tells_nobody_without_a_key_the_classes(
+    open_endpoint: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, bare = open_endpoint(api_key="open sesame"), open_endpoint()
+    monkeypatch.setattr(about, "describe", None)  # it is made once
+    label = {"type": "string"}
+    for endpoint, told in ((guarded, label), (bare, label | {"enum": ["blue", "green", "red"]})):
+        for _ in range(2):
+            document = endpoint.get("/docs.json").json()
+            assert document["components"]["schemas"]["Feedback"]["properties"]["label"] == told
+    assert not any(f'"{name}"' in guarded.get("/docs.json").text for name in ("blue", "green", "red"))
+
+
+def hung_up(application: Any, path: str, body: bytes, *, more: bool = False) -> list[int]:
+    """Send a body, or the beginning of one, and hang up; return the status that would have been answered."""
     headers = [(b"content-type", FORM.encode()), (b"content-length", b"99999")]
     scope = {
-        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"",
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http",
         "http_version": "1.1", "root_path": "",
     }  # fmt: skip
-    messages = [{"type": "http.request", "body": b"--b\r\n", "more_body": True}, {"type": "http.disconnect"}]
+    messages: list[Any] = [{"type": "http.request", "body": body, "more_body": more}]
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -560,4 +692,8 @@ def test_a_client_that_hangs_up_is_not_counted_as_our_fault(open_endpoint: Open)
         sent.append(message)
 
     asyncio.run(application(scope, receive, send))
-    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == [499]
+    return [message["status"] for message in sent if message["type"] == "http.response.start"]
+
+
+def test_a_client_that_hangs_up_is_not_counted_as_our_fault(endpoint: TestClient) -> None:
+    assert hung_up(endpoint.app, "/predict", b"--b\r\n", more=True) == [499]

@@ -150,6 +150,15 @@ def test_every_digest_is_compared_whichever_is_right(monkeypatch: pytest.MonkeyP
     assert len(compared) == 4 * 3
 
 
+def test_the_keys_of_the_environment_are_the_endpoints_own_and_a_clients_is_not() -> None:
+    phone = key_file.add("phone")[1]
+    keys = Keys(key_file.path(), fixed="fixed", probe="probe")
+    assert keys.name_of(bring(phone)) == "key phone"
+    told = [keys.are_own(headers) for headers in (bring("fixed"), bring("probe"), bring(phone), bring(""), Headers())]
+    assert told == [True, True, False, False, False]
+    assert not Keys().are_own(bring("probe"))
+
+
 @pytest.mark.parametrize("name", ["", "-x", "a b", "../x", "x" * 64, "schlüssel", "a\nb"])
 def test_a_name_that_would_not_stand_in_a_line_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot name a key"):

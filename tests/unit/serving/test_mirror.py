@@ -52,7 +52,7 @@ class Champion:
 
     def __init__(self, runtime: Runtime, store: PredictionStore, **options: Any) -> None:
         self.store = store
-        settings = ServingSettings(predictions=store.path, shadow=shadow.note_path("moths"))
+        settings = ServingSettings(predictions=store.path, shadow=shadow.note_path("moths"), probe_key="probe")
         self.application = Application(runtime, settings, Metrics(CollectorRegistry()), version="7")
         assert self.application.mirror is not None
         self.mirror: Mirror = self.application.mirror
@@ -171,7 +171,7 @@ def test_what_a_shadow_says_is_kept_beside_the_answer_that_was_given(champion: C
     assert 0 < row.shadow_seconds < 5
     assert champion.counted("answered") == 1
     assert champion.store.count() == 1  # the client's
-    assert champion.store.feedback(given["prediction_id"], "red")
+    assert champion.store.feedback(given["prediction_id"], "red", model="moths")
     assert champion.kept(1)[0].feedback == "red"
 
 
@@ -190,7 +190,7 @@ def test_the_pictures_of_a_batch_are_mirrored_one_by_one_and_the_unreadable_are_
 def test_only_what_is_kept_is_mirrored(champion: Champion, runtime: Runtime) -> None:
     with listening(runtime, ServingSettings(api_key=KEY), version="8") as url:
         champion.tell(port_of(url))
-        champion.predict("red", **{PROBE_HEADER: "golden"})
+        champion.predict("red", **{PROBE_HEADER: "golden", "X-API-Key": "probe"})
         make, _, _ = BAD["truncated png"]
         champion.client.post("/predict", files={"image": make()})
         champion.predict("blue")

@@ -67,3 +67,8 @@ def test_a_proxy_that_is_no_address_is_named(value: str) -> None:
 def test_workers_are_one_where_nothing_is_said() -> None:
     assert workers_from_environment({}) == 1
     assert workers_from_environment({"IMAGO_WORKERS": "4"}) == 4
+
+
+def test_a_whole_batch_may_always_be_held() -> None:
+    assert ServingSettings().held_bytes == 256_000_000
+    assert ServingSettings(max_upload_bytes=100_000_000).held_bytes > 400_000_000

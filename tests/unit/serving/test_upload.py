@@ -8,14 +8,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from imago.serving.refusal import Refusal
-from imago.serving.upload import read_pictures
+from imago.serving.upload import Take, read_pictures
 
 HEAD = (
     b'--b\r\nContent-Disposition: form-data; name="image"; filename="a\xc3\xa9.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
 )
 
 
-def ask(chunks: list[bytes], *, pause: float = 0.0, ends: bool = True, **limits: float) -> list[bytes]:
+def ask(
+    chunks: list[bytes],
+    *,
+    pause: float = 0.0,
+    ends: bool = True,
+    take: Take = lambda _: None,
+    **limits: float,
+) -> list[bytes]:
     async def messages() -> AsyncIterator[Message]:
         for chunk in chunks:
             await asyncio.sleep(pause)
@@ -27,7 +34,7 @@ def ask(chunks: list[bytes], *, pause: float = 0.0, ends: bool = True, **limits:
         headers = [(b"content-type", b"multipart/form-data; boundary=b")]
         request = Request({"type": "http", "method": "POST", "headers": headers}, source.__anext__)
         bounds = {"max_bytes": 1000, "max_body_bytes": 4000, "max_pictures": 1, "seconds": 5.0} | limits
-        return await read_pictures(request, "image", **bounds)  # type: ignore[arg-type]
+        return await read_pictures(request, "image", take, **bounds)  # type: ignore[arg-type]
 
     return asyncio.run(scene())
 
@@ -43,6 +50,13 @@ def test_a_client_that_dawdles_is_cut_off() -> None:
     with pytest.raises(Refusal) as refused:
         ask([HEAD, b"x", b"x", b"x"], pause=0.1, seconds=0.15)
     assert (refused.value.status, refused.value.code) == (408, "too_slow")
+
+
+def test_bytes_are_told_as_they_arrive() -> None:
+    told: list[int] = []
+    with pytest.raises(ClientDisconnect):
+        ask([HEAD, b"x" * 10, b"x" * 20], ends=False, take=told.append)
+    assert told == [len(HEAD), 10, 20]
 
 
 def test_a_client_that_leaves_is_left() -> None:
