@@ -106,15 +106,15 @@ class Application:
         )
         routes = Starlette(
             routes=[
-                *pages.Pages(settings.shelf, self.model).routes,
-                *about.routes,
-                Route("/predict", self.predict, methods=["POST"]),
+                Route("/predict", self.predict, methods=["POST"]),  # they are tried in their order
                 Route("/predict_batch", self.predict_batch, methods=["POST"]),
                 Route("/explain", self.explain, methods=["POST"]),
                 Route("/feedback", self.feedback.take, methods=["POST"]),
                 Route("/metrics", self.show_metrics),
                 Route("/livez", self.livez),
                 Route("/readyz", self.readyz),
+                *about.routes,
+                *pages.Pages(settings.shelf, self.model).routes,
             ],
             exception_handlers={
                 Refusal: answer_refusal,
