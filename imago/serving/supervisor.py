@@ -2,7 +2,7 @@
 
 Run as a file, with the standard library alone, so that it starts at once and never shadows the code inside a Bento.
 Over a Unix socket it takes one JSON line a connection: `status`, `publish`, `lend` (hands over the public listening
-socket, so that two versions accept from one queue while they change places and no connection is lost), `retire`.
+socket, so that two versions accept from one queue while they change places and no connection is lost).
 
 A worker command is started with `--fd N` (the private listening socket) and `--control M` (a Unix socket). It writes
 `R` when it answers; it is sent `P` with the public listening socket, writes `A` once it accepts there, and drains and
@@ -62,7 +62,7 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.deaths: list[float] = []  # moments of the last minute
         self.failed_starts = 0  # in a row
-        self.lost = 0  # workers that answered, and died
+        self.lost = 0  # workers that died since one of them has answered
         self.was_ready = False
         self.stopping = False
         self.respawn_at = 0.0
@@ -109,7 +109,7 @@ class Supervisor:
         now = time.monotonic()
         self.deaths = [moment for moment in self.deaths if now - moment < LOOP_SECONDS] + [now]
         self.failed_starts = 0 if worker.ready else self.failed_starts + 1
-        self.lost += worker.ready
+        self.lost += self.was_ready
         again = max(len(self.deaths), self.failed_starts) - 1
         self.respawn_at = now + min(0.2 * 2 ** min(again, 8), 30.0)
 
@@ -179,12 +179,11 @@ class Supervisor:
                 )
             case "lend":
                 return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
-            case "retire":
-                self.stopping = True
         return {
             "pid": os.getpid(),
             "port": self.private.getsockname()[1],
             "workers": [worker.process.pid for worker in self.workers],
+            "wanted": self.count,
             "ready": sum(worker.ready for worker in self.workers),
             "published": self.public is not None,
             "lost": self.lost,
@@ -193,16 +192,22 @@ class Supervisor:
     def _publish(self, host: str, port: int, lender: str | None, beside: str | None) -> dict[str, Any]:
         self.public = borrow(lender) if lender else listen_beside(beside, host, port) if beside else listen(host, port)
         for worker in self.workers:
+            worker.accepts = False
             self._hand(worker)
         deadline = time.monotonic() + PUBLISH_SECONDS
-        while not any(worker.accepts for worker in self.workers):
+        while (accepting := self._accepting()) < self.count:
             for worker in self.workers:
                 worker.read(0.05)
-            if time.monotonic() > deadline or not self.workers:
+            died = any(worker.process.poll() is not None for worker in self.workers)
+            if died or time.monotonic() > deadline:
                 self.public.close()
                 self.public = None
-                return {"error": f"no worker accepted on the public port within {PUBLISH_SECONDS:.0f} s"}
+                failed = "before one of them ended" if died else f"within {PUBLISH_SECONDS:.0f} s"
+                return {"error": f"{accepting} of {self.count} workers accepted on the public port {failed}"}
         return {"ok": True}
+
+    def _accepting(self) -> int:
+        return sum(worker.accepts for worker in self.workers)
 
     def _end(self) -> None:
         self.door.close()
