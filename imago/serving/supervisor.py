@@ -30,6 +30,7 @@ EARLY_DEATHS = 3  # before any worker answered
 LOOP_DEATHS = 5  # of a worker and those that came in its place
 LOOP_SECONDS = 60.0
 PUBLISH_SECONDS = 10.0
+PAUSE_SECONDS = 0.5  # where the machine has run out of something
 LOGS_BEFORE = 2  # what was in the log, kept as server.log.1 and so on
 
 
@@ -108,10 +109,14 @@ class Supervisor:
         worker.control.close()
         now = time.monotonic()
         self.deaths = [moment for moment in self.deaths if now - moment < LOOP_SECONDS] + [now]
-        self.failed_starts = 0 if worker.ready else self.failed_starts + 1
+        self._count(0 if worker.ready else self.failed_starts + 1)
+
+    def _count(self, failed_starts: int) -> None:
+        """Take note that a worker is not to be had, and wait the longer for another the more often that was so."""
+        self.failed_starts = failed_starts
         self.lost += self.was_ready
         again = max(len(self.deaths), self.failed_starts) - 1
-        self.respawn_at = now + min(0.2 * 2 ** min(again, 8), 30.0)
+        self.respawn_at = time.monotonic() + min(0.2 * 2 ** min(again, 8), 30.0)
 
     def _loop(self) -> str:
         """Say what dies again and again; nothing where it does not, or where another worker has held for a while."""
@@ -121,7 +126,7 @@ class Supervisor:
         now = time.monotonic()
         if any(worker.ready and now - worker.since > LOOP_SECONDS for worker in self.workers):
             return ""
-        if self.failed_starts >= LOOP_DEATHS:
+        if self.failed_starts >= LOOP_DEATHS and not any(worker.ready for worker in self.workers):
             return f"its worker ended {self.failed_starts} times before it answered again, last {self.how}"
         if len(self.deaths) >= LOOP_DEATHS + self.count - 1:  # all may die at once without a loop
             span = f"{now - self.deaths[0]:.0f} s"
@@ -140,14 +145,27 @@ class Supervisor:
             say(f"why could not be noted: {error}")
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        command = [*self.command, "--fd", str(self.private.fileno()), "--control", str(theirs.fileno())]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(self.private.fileno(), theirs.fileno()))
-        theirs.close()
-        worker = Worker(process, ours)
+        try:
+            worker = self._started()
+        except OSError as error:  # the machine has no more processes, memory or files for now
+            self.how = f"before it began: {error}"
+            say(f"a worker ended {self.how}")
+            self._count(self.failed_starts + 1)
+            return
         self.workers.append(worker)
         if self.public is not None:
             self._hand(worker)
+
+    def _started(self) -> Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            doors = (self.private.fileno(), theirs.fileno())
+            command = [*self.command, "--fd", str(doors[0]), "--control", str(doors[1])]
+            try:
+                return Worker(subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=doors), ours)
+            except OSError:
+                ours.close()
+                raise
 
     def _hand(self, worker: Worker) -> None:
         assert self.public is not None
@@ -155,7 +173,12 @@ class Supervisor:
             socket.send_fds(worker.control, [b"P"], [self.public.fileno()])
 
     def _answer(self) -> None:
-        client, _ = self.door.accept()
+        try:
+            client, _ = self.door.accept()
+        except OSError as error:  # no more files may be open; who asked waits, or is gone
+            say(f"a request could not be taken: {error}")
+            time.sleep(PAUSE_SECONDS)
+            return
         with client, contextlib.suppress(OSError):  # a caller that went away
             client.settimeout(1)
             with client.makefile("rb") as lines:

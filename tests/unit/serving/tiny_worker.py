@@ -2,10 +2,10 @@
 
 Its behaviour is the second argument: good, wrong (another label), liar (another version), babbler (no JSON), dead,
 mute, stubborn, keyed (asks for the probe's key), mortal (dies as soon as there is the file named after a colon),
-wedged (hears neither its supervisor nor SIGTERM once it serves), chatty (logs each request),
-slow (takes 4 s to end with what it has begun, which it logs). Of several workers, all
-but the one that makes the file named after a colon are late (ready once there is a file `now` beside it), frail (dead
-at their start) or shy (dead when they are to accept on the public port).
+wedged (hears neither its supervisor nor SIGTERM once it serves), chatty (logs each request), slow (takes 4 s to end
+with what it has begun, which it logs). Of several workers, all but the one that makes the file named after a colon are
+late (ready once there is a file `now` beside it), frail (dead at their start) or shy (dead when they are to accept on
+the public port).
 """
 
 import argparse
