@@ -289,7 +289,7 @@ class Deployment:
         key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
         keys = key_file.path() if guarded.named else None
         began = partial(self._note_leftover, state)
-        with tried.passed(environment, key, began=began, workers=config.workers, keys=keys) as process:
+        with tried.passed(environment, key, began=began, workers=trial.worker_count(config), keys=keys) as process:
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
             ended = tuple(one.process for one in (old, state.shadow) if one and one.process)

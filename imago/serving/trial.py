@@ -17,6 +17,7 @@ from imago.serving.deployment import Process
 from imago.serving.package import ModelPackage
 
 PROGRESS_SECONDS = 5.0
+MOST_WORKERS = 4  # where nobody says how many: each holds the model
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,15 @@ class Trial:
         for line in processes.log_tail(process):
             self.say(f"| {line}")
         processes.end(process, grace=grace)
+
+
+def worker_count(config: DeployConfig) -> int:
+    """Return how many workers a version is started with: as many as asked for, else one a core that there is for us."""
+    if config.workers is not None:
+        return config.workers
+    from joblib import cpu_count  # which knows of affinity and of a container's limits
+
+    return min(int(cpu_count()), MOST_WORKERS)
 
 
 def environment(tag: str, config: DeployConfig) -> dict[str, str]:

@@ -159,7 +159,7 @@ def test_more_connections_than_a_worker_may_hold_keep_nobody_out(
     monkeypatch.setenv("BENTOML_HOME", str(bento.home))
     moths = Deployment("moths", package=lambda _: bento.package)
     try:
-        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), max_connections=20))
+        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), workers=1, max_connections=20))
         url = str(status.endpoint)
         (worker,) = processes.ask(served("moths"), "status")["workers"]
         idle = []

@@ -352,7 +352,7 @@ def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_die
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BENTOML_HOME", str(served.package.path.parent / "bentoml"))
     moths = Deployment("moths", package=lambda _: served.package)
-    config = DeployConfig(port=free_port())
+    config = DeployConfig(port=free_port(), workers=1)
     try:
         before = moths.deploy(TAG, config)
         os.kill(before.pids[0], signal.SIGKILL)
@@ -391,7 +391,8 @@ def test_a_challenger_is_mirrored_unheard_and_whatever_befalls_it_every_client_i
     challenger = built.stdout.strip()
     assert challenger == TAG.replace(":3", ":4"), built.stderr
     packages = {TAG: served.package, challenger: confused}
-    moths, config = Deployment("moths", package=packages.__getitem__), DeployConfig(port=free_port())
+    moths = Deployment("moths", package=packages.__getitem__)
+    config = DeployConfig(port=free_port(), workers=1)
     try:
         champion = moths.deploy(TAG, config)
         beside = moths.start_shadow(challenger, 1.0).shadow
