@@ -68,7 +68,8 @@ class Event(Record):
 
     time: str  # ISO 8601, UTC
     action: str  # deployed, rolled back, started, stopped, gave way, ended (by itself), failed (to be deployed),
-    #              shadow started, shadow ended, shadow failed (to be started)
+    #              recovered (its server process, from its loss), shadow started, shadow ended,
+    #              shadow failed (to be started)
     tag: str
     detail: str = ""
     by: str = ""  # the command or the pipeline run

@@ -165,7 +165,7 @@ class Deployment:
         beside = shadow.status(state.shadow)
         process = state.current.process
         running = (
-            process is not None and processes.alive(process) and health.answers(f"{state.current.endpoint}/readyz")
+            process is not None and processes.recovering(process) and health.answers(f"{state.current.endpoint}/readyz")
         )
         return Status(
             running=running,
@@ -201,7 +201,7 @@ class Deployment:
         state = deployment.read(self.name)
         for process in state.leftover:
             processes.end(process)
-        if state.current and state.current.process and not processes.alive(state.current.process):
+        if state.current and state.current.process and not processes.recovering(state.current.process):
             processes.end(state.current.process)
         tidied = shadow.tidied(self.name, health.told(state), by=self.by).model_copy(update={"leftover": ()})
         if tidied != state:

@@ -6,15 +6,22 @@ socket, so that two versions accept from one queue while they change places and 
 
 A worker command is started with `--fd N` (the private listening socket) and `--control M` (a Unix socket). It writes
 `R` when it answers; it is sent `P` with the public listening socket, writes `A` once it accepts there, and drains and
-exits on `D` or when the control socket closes.
+exits on `D`. Its environment says in `IMAGO_SUPERVISOR` how its supervisor was started.
 
-It stops for good where workers die again and again, and says why in `ended.json` beside its log. That log it bounds:
-its workers hold it open, and append to it, so it is copied and emptied, not renamed.
+Where it is killed, its workers go on, and start another in its place with the listening sockets that they have
+(`--private`, `--public`). They ask it `relieve` until its own workers accept, and only then drain. Its control path
+says that this is wanted: whoever ends a version on purpose removes that first. A lock that lives as long as a
+supervisor does keeps it at one, whoever starts it, and `supervisors.json` names it to those who knew the one before.
+
+It stops for good where workers, or supervisors, die again and again, and says why in `ended.json` beside its log. That
+log it bounds: its workers hold it open, and append to it, so it is copied and emptied, not renamed.
 """
 
 import argparse
 import contextlib
+import fcntl
 import json
+import math
 import os
 import selectors
 import signal
@@ -30,7 +37,9 @@ EARLY_DEATHS = 3  # before any worker answered
 LOOP_DEATHS = 5  # of a worker and those that came in its place
 LOOP_SECONDS = 60.0
 PUBLISH_SECONDS = 10.0
+RELIEF_SECONDS = 5.0  # since they last asked: those that a supervisor before left behind serve still
 PAUSE_SECONDS = 0.5  # where the machine has run out of something
+STARTS_KEPT = 100  # in supervisors.json
 LOGS_BEFORE = 2  # what was in the log, kept as server.log.1 and so on
 
 
@@ -55,11 +64,23 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, command: list[str], count: int, control: str, folder: str, grace: float, log_bytes: int) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        count: int,
+        control: str,
+        folder: str,
+        grace: float,
+        log_bytes: int,
+        *,
+        private: socket.socket | None = None,
+        public: socket.socket | None = None,
+    ) -> None:
         self.command, self.count, self.path, self.folder, self.grace = command, count, control, folder, grace
         self.log_bytes = log_bytes
-        self.private = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.public: socket.socket | None = None
+        self.private = private or socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.public = public
+        self.asked_for_relief = -math.inf  # a moment of time.monotonic
         self.workers: list[Worker] = []
         self.deaths: list[float] = []  # moments of the last minute
         self.failed_starts = 0  # in a row
@@ -69,8 +90,11 @@ class Supervisor:
         self.respawn_at = 0.0
         self.how = ""
         self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.door.bind(control)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{control}.new")  # noqa: PTH108
+        self.door.bind(f"{control}.new")  # where one that was lost has left its own, there is no moment without
         self.door.listen(8)
+        os.rename(f"{control}.new", control)  # noqa: PTH104
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,7 +106,7 @@ class Supervisor:
             rotate(os.path.join(self.folder, "server.log"), self.log_bytes)  # noqa: PTH118
             if reason := self._loop():
                 say(f"giving up: {reason}")
-                self._leave_word(reason)
+                leave_word(self.folder, reason)
                 self._end()
                 return 1
             for _ in selector.select(timeout=0.1):
@@ -120,10 +144,12 @@ class Supervisor:
 
     def _loop(self) -> str:
         """Say what dies again and again; nothing where it does not, or where another worker has held for a while."""
+        now = time.monotonic()
+        if now - self.asked_for_relief < RELIEF_SECONDS:
+            return ""
         if not self.was_ready:
             enough = self.failed_starts >= EARLY_DEATHS
             return f"its worker ended {self.failed_starts} times before it answered, last {self.how}" if enough else ""
-        now = time.monotonic()
         if any(worker.ready and now - worker.since > LOOP_SECONDS for worker in self.workers):
             return ""
         if self.failed_starts >= LOOP_DEATHS and not any(worker.ready for worker in self.workers):
@@ -132,17 +158,6 @@ class Supervisor:
             span = f"{now - self.deaths[0]:.0f} s"
             return f"its workers ended {len(self.deaths)} times within {span}, last {self.how}"
         return ""
-
-    def _leave_word(self, reason: str) -> None:
-        """Write down why it ends, whole or not at all; where that cannot be, the log has it."""
-        path = os.path.join(self.folder, "ended.json")  # noqa: PTH118
-        moment = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            with open(f"{path}.tmp", "w", encoding="utf-8") as file:  # noqa: PTH123
-                json.dump({"time": moment, "reason": reason}, file)
-            os.replace(f"{path}.tmp", path)  # noqa: PTH105
-        except OSError as error:
-            say(f"why could not be noted: {error}")
 
     def _spawn(self) -> None:
         try:
@@ -202,6 +217,9 @@ class Supervisor:
                 )
             case "lend":
                 return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
+            case "relieve":
+                self.asked_for_relief = time.monotonic()
+                return {"relieved": self._accepting() == self.count}
         return {
             "pid": os.getpid(),
             "port": self.private.getsockname()[1],
@@ -251,6 +269,39 @@ class Supervisor:
                 say(f"worker {worker.process.pid} did not end within {self.grace:.0f} s: killed")
                 worker.process.kill()
                 worker.process.wait()
+
+
+def note_start(folder: str, *, recovered: bool) -> str:
+    """Name this supervisor to those who knew the one before; return why it must not be, where there were too many.
+
+    Raises OSError where that cannot be written down.
+    """
+    path = os.path.join(folder, "supervisors.json")  # noqa: PTH118
+    known: list[dict[str, Any]] = []
+    with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:  # noqa: PTH123
+        known = json.load(file)
+    now = time.time()
+    lately = [one for one in known if one["recovered"] and 0 <= now - one["started"] < LOOP_SECONDS]
+    if recovered and len(lately) >= LOOP_DEATHS:
+        return f"its server process was killed {len(lately) + 1} times within {now - lately[0]['started']:.0f} s"
+    write_whole(path, [*known[-STARTS_KEPT:], {"pid": os.getpid(), "started": now, "recovered": recovered}])
+    return ""
+
+
+def leave_word(folder: str, reason: str) -> None:
+    """Write down why it ends; where that cannot be, the log has it."""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        write_whole(os.path.join(folder, "ended.json"), {"time": moment, "reason": reason})  # noqa: PTH118
+    except OSError as error:
+        say(f"why could not be noted: {error}")
+
+
+def write_whole(path: str, value: Any) -> None:
+    """Write JSON that nobody ever sees half of. Raises OSError."""
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:  # noqa: PTH123
+        json.dump(value, file)
+    os.replace(f"{path}.tmp", path)  # noqa: PTH105
 
 
 def rotate(log: str, limit: int) -> None:
@@ -353,8 +404,41 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that requests under way may take")
     parser.add_argument("--nice", type=int, default=0, help="how much to leave to others, from 0 to 19")
+    parser.add_argument("--private", type=int, help="the private listening socket of one that was lost")
+    parser.add_argument("--public", type=int, help="likewise the public one")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
+    with open(os.path.join(arguments.folder, "supervisor.lock"), "wb") as lock:  # noqa: PTH118, PTH123
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another worker has started one as well
+            return 0
+        return supervise(arguments)
+
+
+def supervise(arguments: argparse.Namespace) -> int:
+    """Keep the workers alive, as the only supervisor of this folder. Return the exit code."""
+    recovered = arguments.private is not None
+    if recovered and not os.path.exists(arguments.control):  # noqa: PTH110  (it is not wanted any more)
+        return 0
+    try:
+        loop = note_start(arguments.folder, recovered=recovered)
+    except OSError as error:
+        say(f"its start could not be noted: {error}")
+        if recovered:  # nobody would find it
+            return 1
+        loop = ""
+    if loop:
+        say(f"giving up: {loop}")
+        leave_word(arguments.folder, loop)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(arguments.control)  # noqa: PTH108
+        return 1
+    if recovered:
+        say("another supervisor was lost: this one takes its place")
+    else:
+        how = {"python": [sys.executable, "-P", os.path.abspath(__file__)], "arguments": sys.argv[1:]}  # noqa: PTH100
+        os.environ["IMAGO_SUPERVISOR"] = json.dumps(how | {"control": arguments.control, "folder": arguments.folder})
     if arguments.nice:
         be_nice(arguments.nice)
     return Supervisor(
@@ -364,6 +448,8 @@ def main() -> int:
         arguments.folder,
         arguments.grace,
         arguments.log_bytes,
+        private=None if arguments.private is None else socket.socket(fileno=arguments.private),
+        public=None if arguments.public is None else socket.socket(fileno=arguments.public),
     ).run()
 
 

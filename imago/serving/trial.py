@@ -43,10 +43,10 @@ class Trial:
         niceness: int = 0,
         keys: Path | None = None,
     ) -> Iterator[Process]:
-        """Give its process, once all its workers are ready and golden samples are answered; what fails then, or with it, ends the process.
+        """Give its process, once all its workers are ready and it has answered its golden samples.
 
-        `began` is told of the process at once. `keys` is the file of those that it must ask for, if it must. Raises
-        DeploymentFailed.
+        What fails then, or with it, ends the process. `began` is told of the process at once. `keys` is the file of
+        those that it must ask for, if it must. Raises DeploymentFailed.
         """
         deadline = time.monotonic() + self.config.timeout_seconds
         process: Process | None = None

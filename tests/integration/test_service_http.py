@@ -346,7 +346,7 @@ def test_a_deployment_with_keys_lets_its_own_probes_in_and_nobody_else_without_o
         moths.stop()
 
 
-def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_dies_again_and_again(
+def test_start_brings_back_what_was_killed_whole_and_it_stops_where_its_worker_dies_again_and_again(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
@@ -355,7 +355,8 @@ def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_die
     config = DeployConfig(port=free_port(), workers=1)
     try:
         before = moths.deploy(TAG, config)
-        os.kill(before.pids[0], signal.SIGKILL)
+        for pid in reversed(before.pids):  # the worker first, which would start another supervisor
+            os.kill(pid, signal.SIGKILL)
         until(lambda: not moths.status().pids, 30, "its worker goes on")
         assert moths.status().reason == f"its server process {before.pids[0]} was killed"
         assert processes.free(config.host, config.port)

@@ -103,6 +103,8 @@ def die():
 
 if BEHAVIOUR == "mortal":
     threading.Thread(target=die, daemon=True).start()
+
+
 def is_first():
     with suppress(FileExistsError), Path(FILE).open("x"):
         return True
