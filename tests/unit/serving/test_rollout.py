@@ -162,8 +162,8 @@ def test_history_says_who_deployed_why_and_how_each_version_ended(house):
     house.behaviour["moths:3"] = "wrong"
     with pytest.raises(DeploymentFailed):
         house.deploy(3)
-    house.named("moths", by="run.py deployment rollback").rollback()
-    house.named("moths", by="run.py deployment stop").stop()
+    house.named("moths", by="run.py deployment rollback").rollback(reason="it is bad")
+    house.named("moths", by="run.py deployment stop").stop(reason="for the night")
     first, second, third, back, stopped = Deployment("moths").history()  # what another process reads
     assert (first.version, first.by) == ("1", "training run 1")
     assert first.reason == "First of its name: 97.0% of the test pictures named rightly."
@@ -173,6 +173,7 @@ def test_history_says_who_deployed_why_and_how_each_version_ended(house):
     assert "golden sample 0.jpg was answered 'cat', not 'moth'" in third.detail
     assert (back.outcome, back.by, back.until) == ("stopped", "run.py deployment rollback", stopped.time)
     assert (stopped.action, stopped.by, stopped.outcome) == ("stopped", "run.py deployment stop", None)
+    assert (back.reason, stopped.reason) == ("it is bad", "for the night")
 
 
 def test_a_version_that_cannot_even_be_tried_is_in_the_history(house):
