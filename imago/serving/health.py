@@ -18,7 +18,7 @@ def answers(url: str) -> bool:
 
 def serves(version: Version) -> bool:
     """Say whether its supervisor lives, and has the public port."""
-    if version.process is None or not processes.alive(version.process):
+    if version.process is None or not processes.recovering(version.process):
         return False
     try:
         return bool(processes.ask(version.process, "status", timeout=5)["published"])

@@ -27,6 +27,7 @@ LOGS_KEPT = 5  # folders of versions that have ended
 LOG_BYTES = 5_000_000  # of server.log; two more of that size are kept
 GRACE_SECONDS = 30.0
 ORPHANS_GRACE_SECONDS = 10.0
+ORPHANS_ROUNDS = 3
 RECOVERY_SECONDS = 3.0  # in which another supervisor takes the place of one that was lost
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -126,7 +127,9 @@ def end(process: Process, *, grace: float = GRACE_SECONDS) -> list[int]:
             found += _wait_or_kill(members, grace + 2)
     if child := _children.pop(process.pid, None):
         child.wait(timeout=5)
-    while orphans := _orphans(process):  # and what they began before they saw that
+    for _ in range(ORPHANS_ROUNDS):  # for they may have begun another supervisor before they saw that
+        if not (orphans := _orphans(process)):
+            break
         for orphan in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 orphan.terminate()

@@ -271,21 +271,21 @@ class Supervisor:
                 worker.process.wait()
 
 
-def note_start(folder: str, *, recovered: bool) -> str:
-    """Name this supervisor to those who knew the one before; return why it must not be, where there were too many.
+def starts(folder: str) -> list[dict[str, Any]]:
+    """Return what the supervisors before this one have noted of their starts, the oldest first."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, "supervisors.json"), "rb") as file:  # noqa: PTH118, PTH123
+        found = json.load(file)
+    return found
 
-    Raises OSError where that cannot be written down.
-    """
-    path = os.path.join(folder, "supervisors.json")  # noqa: PTH118
-    known: list[dict[str, Any]] = []
-    with contextlib.suppress(FileNotFoundError, ValueError), open(path, "rb") as file:  # noqa: PTH123
-        known = json.load(file)
+
+def lost_too_often(before: list[dict[str, Any]]) -> str:
+    """Say how often supervisors were lost of late, where that is too often for another to come."""
     now = time.time()
-    lately = [one for one in known if one["recovered"] and 0 <= now - one["started"] < LOOP_SECONDS]
-    if recovered and len(lately) >= LOOP_DEATHS:
-        return f"its server process was killed {len(lately) + 1} times within {now - lately[0]['started']:.0f} s"
-    write_whole(path, [*known[-STARTS_KEPT:], {"pid": os.getpid(), "started": now, "recovered": recovered}])
-    return ""
+    lately = [one["started"] for one in before if one["recovered"] and 0 <= now - one["started"] < LOOP_SECONDS]
+    if len(lately) < LOOP_DEATHS:
+        return ""
+    return f"its server process was killed {len(lately) + 1} times within {now - lately[0]:.0f} s"
 
 
 def leave_word(folder: str, reason: str) -> None:
@@ -419,18 +419,12 @@ def main() -> int:
 def supervise(arguments: argparse.Namespace) -> int:
     """Keep the workers alive, as the only supervisor of this folder. Return the exit code."""
     recovered = arguments.private is not None
+    before = starts(arguments.folder) if recovered else []
     if recovered and not os.path.exists(arguments.control):  # noqa: PTH110  (it is not wanted any more)
         return 0
-    try:
-        loop = note_start(arguments.folder, recovered=recovered)
-    except OSError as error:
-        say(f"its start could not be noted: {error}")
-        if recovered:  # nobody would find it
-            return 1
-        loop = ""
-    if loop:
-        say(f"giving up: {loop}")
-        leave_word(arguments.folder, loop)
+    if reason := lost_too_often(before):
+        say(f"giving up: {reason}")
+        leave_word(arguments.folder, reason)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(arguments.control)  # noqa: PTH108
         return 1
@@ -441,7 +435,7 @@ def supervise(arguments: argparse.Namespace) -> int:
         os.environ["IMAGO_SUPERVISOR"] = json.dumps(how | {"control": arguments.control, "folder": arguments.folder})
     if arguments.nice:
         be_nice(arguments.nice)
-    return Supervisor(
+    supervisor = Supervisor(
         arguments.command,
         arguments.workers,
         arguments.control,
@@ -450,7 +444,15 @@ def supervise(arguments: argparse.Namespace) -> int:
         arguments.log_bytes,
         private=None if arguments.private is None else socket.socket(fileno=arguments.private),
         public=None if arguments.public is None else socket.socket(fileno=arguments.public),
-    ).run()
+    )
+    ours = {"pid": os.getpid(), "started": time.time(), "recovered": recovered}
+    try:  # to name it to those who knew the one before, now that it can be asked
+        write_whole(os.path.join(arguments.folder, "supervisors.json"), [*before[-STARTS_KEPT:], ours])  # noqa: PTH118
+    except OSError as error:
+        say(f"its start could not be noted: {error}")
+        if recovered:  # nobody would find it, and its workers' predecessors serve on
+            return 1
+    return supervisor.run()
 
 
 if __name__ == "__main__":
