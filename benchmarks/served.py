@@ -18,7 +18,7 @@ from benchmarks.load import HOST, press
 from benchmarks.rivals import PACKAGE
 from imago.config import DeployConfig
 from imago.home import ROOT
-from imago.serving import deployment, guard, processes
+from imago.serving import deployment, guard
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
 
@@ -135,8 +135,6 @@ def deployed(tag: str, package: ModelPackage, workers: int) -> Iterator[Server]:
     assert current is not None
     assert current.process is not None
     try:
-        while processes.ask(current.process, "status")["ready"] < workers:
-            _wait(begun)
         yield Server(psutil.Process(current.process.pid), config.port, workers, start)
     finally:
         ours.stop()

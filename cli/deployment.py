@@ -13,6 +13,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on
 _name = click.option(
     "--name", metavar="MODEL", help="Which deployment; without it the one that runs, else the one that changed last."
 )
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
 
 
 @click.group()
@@ -41,28 +42,44 @@ def status(name: str | None, as_json: bool) -> None:
 
 @deployment.command()
 @_name
+@_reason
 @_json
-def start(name: str | None, as_json: bool) -> None:
+def start(name: str | None, reason: str, as_json: bool) -> None:
     """Serve again what was served last, after a stop or a reboot."""
+    from imago.serving import deployment as states
     from imago.serving.rollout import Deployment
 
-    _show(Deployment(_required(name), by="run.py deployment start", on_progress=_say).start(), as_json)
+    by, chosen = "run.py deployment start", _required(name)
+    status = Deployment(chosen, by=by, on_progress=_say).start(reason=reason)
+    if status.running and states.read(chosen).unpromoted:
+        from cli import logs
+
+        with logs.stdout_to_stderr():
+            from stack import deploy, register
+
+            logs.configure(debug=False)
+            register.ensure()
+            status = deploy.finish_rollback(chosen, by=by, reason=reason)
+    _show(status, as_json)
 
 
 @deployment.command()
 @_name
+@_reason
 @_json
-def stop(name: str | None, as_json: bool) -> None:
+def stop(name: str | None, reason: str, as_json: bool) -> None:
     """Answer what is under way, then end the server and all its processes."""
     from imago.serving.rollout import Deployment
 
-    _show(Deployment(_required(name), by="run.py deployment stop", on_progress=_say).stop(), as_json)
+    served = Deployment(_required(name), by="run.py deployment stop", on_progress=_say)
+    _show(served.stop(reason=reason), as_json)
 
 
 @deployment.command()
 @_name
+@_reason
 @_json
-def rollback(name: str | None, as_json: bool) -> None:
+def rollback(name: str | None, reason: str, as_json: bool) -> None:
     """Serve the version before, and let it stand for production again."""
     from cli import logs
 
@@ -71,7 +88,7 @@ def rollback(name: str | None, as_json: bool) -> None:
 
         logs.configure(debug=False)
         register.ensure()
-        status = deploy.rollback(_required(name), _say, by="run.py deployment rollback")
+        status = deploy.rollback(_required(name), _say, by="run.py deployment rollback", reason=reason)
     _show(status, as_json)
 
 
@@ -82,22 +99,26 @@ def rollback(name: str | None, as_json: bool) -> None:
 )
 @click.option("--stop", "ends", is_flag=True, help="Ask it no more, and end it.")
 @_name
+@_reason
 @_json
-def shadow(version: str | None, share: float | None, ends: bool, name: str | None, as_json: bool) -> None:
+def shadow(version: str | None, share: float | None, ends: bool, name: str | None, reason: str, as_json: bool) -> None:
     """Ask VERSION what the endpoint is asked, unseen by its clients.
 
     Without VERSION, compare what it says with the answers that were given.
     """
     if version is not None and ends:
         raise click.UsageError("Say either VERSION, which is to be asked, or --stop.")
+    if version is None and not ends and reason:
+        raise click.UsageError("Say which VERSION is to be asked for that reason, or --stop.")
     if version is None and share is not None:
         raise click.UsageError("Say which VERSION is to be asked that share.")
     if ends:
         from imago.serving.rollout import Deployment
 
-        _show(Deployment(_required(name), by="run.py deployment shadow", on_progress=_say).stop_shadow(), as_json)
+        served = Deployment(_required(name), by="run.py deployment shadow", on_progress=_say)
+        _show(served.stop_shadow(reason=reason), as_json)
     elif version is not None:
-        _begin_shadow(_required(name), version, share or SHARE, as_json)
+        _begin_shadow(_required(name), version, share or SHARE, reason, as_json)
     else:
         _compare(_required(name), as_json)
 
@@ -126,7 +147,7 @@ def history(name: str | None, as_json: bool) -> None:
                 click.echo(f"    {word}{line}")
 
 
-def _begin_shadow(name: str, version: str, share: float, as_json: bool) -> None:
+def _begin_shadow(name: str, version: str, share: float, reason: str, as_json: bool) -> None:
     from cli import logs
 
     with logs.stdout_to_stderr():
@@ -134,7 +155,7 @@ def _begin_shadow(name: str, version: str, share: float, as_json: bool) -> None:
 
         logs.configure(debug=False)
         register.ensure()
-        status = deploy.shadow(name, version, share, _say, by="run.py deployment shadow")
+        status = deploy.shadow(name, version, share, _say, by="run.py deployment shadow", reason=reason)
     _show(status, as_json)
 
 

@@ -183,7 +183,7 @@ class DeployConfig(Section):
     port: int = Field(default=3000, ge=1, le=65535)  # stays from version to version
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser, such as https://moths.example
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For names the client: addresses, networks as 10.0.0.0/24
-    workers: int = Field(default=1, ge=1)  # processes, with one compute thread each
+    workers: int | None = Field(default=None, ge=1)  # processes of one compute thread; None: a core each, at most 4
     max_connections: int = Field(default=1000, ge=1)  # of a worker; beyond, idle ones are closed, or new ones refused
     timeout_seconds: float = Field(default=120, gt=0)  # for a version to start and answer its golden samples
     top_k: int = Field(default=5, ge=1)  # labels in an answer

@@ -39,6 +39,7 @@ from imago.config import DeployConfig
 from imago.errors import ImagoError, as_note
 from imago.serving import deployment, processes
 from imago.serving.rollout import Deployment
+from imago.serving.trial import worker_count
 
 FLAVOR = "imago_bentoml"
 
@@ -62,7 +63,7 @@ class ImagoServiceConfig(BentoMLLocalDeploymentConfig):
             bento_tag=tag,
             host=config.host,
             port=config.port,
-            workers=config.workers,
+            workers=worker_count(config),
             production=True,
             working_dir=".",
             deploy=config,

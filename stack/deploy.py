@@ -6,7 +6,7 @@ from collections.abc import Callable
 from zenml.client import Client
 
 from imago.config import DeployConfig
-from imago.errors import ConfigError, DeploymentFailed, ImagoError, as_note
+from imago.errors import ConfigError, DeploymentFailed, ImagoError, as_note, first_line
 from imago.evaluation.card import accuracy_on_tests, evaluated_card
 from imago.evaluation.gate import GateDecision
 from imago.serving import bento, deployment, health, shelf
@@ -63,22 +63,33 @@ def ensure_deployed(
     )
 
 
-def rollback(name: str, say: Callable[[str], None], *, by: str) -> Status:
-    """Serve the version before, and let it stand for production again."""
+def rollback(name: str, say: Callable[[str], None], *, by: str, reason: str = "") -> Status:
+    """Serve the version before, and let it stand for production again.
+
+    It serves first, and goes on to whatever becomes of the rest: what it replaced is wanted by nobody. Where it does
+    not stand for production yet after an earlier try, this is that try's end, and no second step back.
+    """
     served = Deployment(name, by=by, on_progress=say)
-    previous = deployment.read(name).previous
-    if previous is None:
-        return served.rollback()  # which says that there is nothing to go back to
-    version = version_of(name, previous.model["version"])
-    package = version.package()
-    status = served.rollback()
+    status = served.start(reason=reason) if deployment.read(name).unpromoted else served.rollback(reason=reason)
+    return finish_rollback(name, by=by, reason=reason) if status.running else status
+
+
+def finish_rollback(name: str, *, by: str, reason: str = "") -> Status:
+    """Let what was rolled back to, and serves, stand for production, where it does not yet. Raises ImagoError."""
+    state = deployment.read(name)
+    current = state.current
+    if state.unpromoted is None or current is None:
+        return Deployment(name).status()
     try:
-        promote(name, version.number, package, reason="rolled back to")
-    except BaseException as error:
-        with as_note(error, f"version {version.number} may still serve, for the one before it could not be started"):
-            served.rollback()  # to what stands for production, for another try
-        raise
-    return deploy(previous.tag, previous.config, by=by) if status.running else status  # it serves: ZenML gets to know
+        version = version_of(name, current.model["version"])
+        promote(name, version.number, version.package(), reason=reason or "rolled back to")
+        return deploy(current.tag, current.config, by=by)  # it serves: ZenML gets to know
+    except Exception as error:
+        raise ImagoError(
+            f"{current.tag} serves again on {current.endpoint}, but does not stand for production yet: "
+            f"{first_line(error)} Once that is mended, `python run.py deployment rollback --name {name}` ends it: it "
+            "moves the stage, and leaves what serves."
+        ) from error
 
 
 def shadow(name: str, number: str, share: float, say: Callable[[str], None], *, by: str, reason: str = "") -> Status:

@@ -136,8 +136,9 @@ class Workspace:
         return left
 
     def close(self) -> None:
-        """End whatever was left running."""
-        psutil.wait_procs(self.kill(), timeout=10)
+        """End whatever was left running, and what that began when it was left alone."""
+        while left := self.kill():
+            psutil.wait_procs(left, timeout=10)
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

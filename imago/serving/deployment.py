@@ -68,11 +68,12 @@ class Event(Record):
 
     time: str  # ISO 8601, UTC
     action: str  # deployed, rolled back, started, stopped, gave way, ended (by itself), failed (to be deployed),
-    #              shadow started, shadow ended, shadow failed (to be started)
+    #              recovered (its server process, from its loss), shadow started, shadow ended,
+    #              shadow failed (to be started)
     tag: str
     detail: str = ""
     by: str = ""  # the command or the pipeline run
-    reason: str = ""  # the gate's, where a pipeline run deployed it
+    reason: str = ""  # the gate's, where a pipeline run deployed it, else that of who gave the command
 
 
 class Shadow(Record):
@@ -85,12 +86,16 @@ class Shadow(Record):
 
 
 class State(Record):
-    """All that is kept of a deployment. `leftover` processes have to be ended by whoever comes next."""
+    """All that is kept of a deployment. `leftover` processes have to be ended by whoever comes next.
+
+    `unpromoted` is the tag that was rolled back to, until it stands for production as well.
+    """
 
     current: Version | None = None
     shadow: Shadow | None = None
     previous: Version | None = None
     leftover: tuple[Process, ...] = ()
+    unpromoted: str | None = None
     history: tuple[Event, ...] = ()
 
     def with_event(

@@ -4,7 +4,7 @@ import httpx
 
 from imago.serving import processes
 from imago.serving.deployment import Process, State, Version
-from imago.serving.history import last_end, with_end
+from imago.serving.history import last_end, with_end, with_recoveries
 from imago.serving.settings import PROBE_HEADER
 
 
@@ -18,7 +18,7 @@ def answers(url: str) -> bool:
 
 def serves(version: Version) -> bool:
     """Say whether its supervisor lives, and has the public port."""
-    if version.process is None or not processes.alive(version.process):
+    if version.process is None or not processes.recovering(version.process):
         return False
     try:
         return bool(processes.ask(version.process, "status", timeout=5)["published"])
@@ -36,8 +36,15 @@ def why_not(state: State, process: Process | None) -> str | None:
 
 
 def told(state: State) -> State:
-    """Return the state with the news that what served is gone, where it is and nobody stopped it."""
-    if state.current is None or state.current.process is None or processes.alive(state.current.process):
+    """Return the state with the news that what served is gone, where it is and nobody stopped it.
+
+    That its supervisor was lost, and another took its place, is news as well.
+    """
+    process = state.current.process if state.current else None
+    if process is None:
         return state
-    reason, moment = processes.how_ended(state.current.process)
+    state = with_recoveries(state, processes.recoveries(process))
+    if processes.alive(process):
+        return state
+    reason, moment = processes.how_ended(process)
     return with_end(state, reason, time=moment)

@@ -1,6 +1,7 @@
 """What the history of a deployment says of each version: who began it, why, and how it ended."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
 from imago.serving.deployment import Event, State, model_of
@@ -63,6 +64,19 @@ def with_end(state: State, reason: str, *, time: str | None = None) -> State:
     if state.current is None or (last is not None and last.action == "ended"):
         return state
     return state.with_event("ended", state.current.tag, reason, time=time)
+
+
+def with_recoveries(state: State, recoveries: Sequence[tuple[float, str]]) -> State:
+    """Return the state with the news that the supervisor was lost and replaced, each once.
+
+    Of each it is told when, in seconds since the epoch, and in words what was lost.
+    """
+    known = {event.detail for event in state.history if event.action == "recovered"}
+    for moment, words in recoveries:
+        if state.current is not None and words not in known:
+            time = datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+            state = state.with_event("recovered", state.current.tag, words, time=time)
+    return state
 
 
 def _last(events: Sequence[Event]) -> Event | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ from imago.errors import ImagoError
 from imago.serving.deployment import Process, folder
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
-LONGEST_SOCKET_PATH = 100  # a kernel takes 104 to 108 bytes
+LONGEST_SOCKET_PATH = 96  # a kernel takes 104 to 108 bytes, and `.new` comes behind it
 LOGS_KEPT = 5  # folders of versions that have ended
 LOG_BYTES = 5_000_000  # of server.log; two more of that size are kept
 GRACE_SECONDS = 30.0
 ORPHANS_GRACE_SECONDS = 10.0
+ORPHANS_ROUNDS = 3
+RECOVERY_SECONDS = 3.0  # in which another supervisor takes the place of one that was lost
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
@@ -65,15 +69,31 @@ def start(
 
 
 def alive(process: Process) -> bool:
-    """Say whether this very process still runs, and not another that was given its number."""
-    if child := _children.get(process.pid):
-        child.poll()
-    try:
-        found = psutil.Process(process.pid)
-        same = abs(float(found.create_time()) - process.created) < 1 or _works_in(found, process.folder)
-        return same and bool(found.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    """Say whether this very process still runs, or who took its place, and not another that was given its number."""
+    return _live(process) is not None
+
+
+def recovering(process: Process) -> bool:
+    """Wait a moment for who takes the place of a supervisor that was lost, where its workers see to that.
+
+    Says whether there is one.
+    """
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while not (found := alive(process)) and time.monotonic() < deadline:
+        if not Path(process.control).exists() or not _orphans(process):
+            break
+        time.sleep(0.1)
+    return found
+
+
+def recoveries(process: Process) -> list[tuple[float, str]]:
+    """Return when the place of a lost supervisor was taken (seconds since the epoch), and what was lost, in words."""
+    starts = _starts(process)
+    return [
+        (after["started"], f"its server process {before['pid']} was killed, {after['pid']} took its place")
+        for before, after in itertools.pairwise(starts)
+        if after["recovered"]
+    ]
 
 
 def ask(process: Process, do: str, *, timeout: float = 15.0, **request: Any) -> dict[str, Any]:
@@ -98,15 +118,18 @@ def end(process: Process, *, grace: float = GRACE_SECONDS) -> list[int]:
     Where the supervisor is gone already, what it left behind is ended.
     """
     found: list[int] = []
-    if alive(process):
-        root = psutil.Process(process.pid)
+    with contextlib.suppress(OSError):
+        Path(process.control).unlink(missing_ok=True)  # which tells its workers that it is meant
+    if root := _live(process):
         with contextlib.suppress(psutil.NoSuchProcess):
             members = [root, *root.children(recursive=True)]
             root.terminate()
             found += _wait_or_kill(members, grace + 2)
     if child := _children.pop(process.pid, None):
         child.wait(timeout=5)
-    if orphans := _orphans(process):
+    for _ in range(ORPHANS_ROUNDS):  # for they may have begun another supervisor before they saw that
+        if not (orphans := _orphans(process)):
+            break
         for orphan in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 orphan.terminate()
@@ -117,11 +140,13 @@ def end(process: Process, *, grace: float = GRACE_SECONDS) -> list[int]:
 
 def tree(process: Process) -> tuple[int, ...]:
     """Return the numbers of a supervisor and of all below it; without it, of those that it left behind."""
-    if not alive(process):
+    root = _live(process)
+    if root is None:
         return tuple(orphan.pid for orphan in _orphans(process))
     with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(process.pid)
-        return (root.pid, *(child.pid for child in root.children(recursive=True)))
+        below = [child.pid for child in root.children(recursive=True)]
+        left = [] if root.pid == process.pid else [orphan.pid for orphan in _orphans(process)]
+        return (root.pid, *below, *(pid for pid in left if pid not in {root.pid, *below}))
     return ()
 
 
@@ -133,7 +158,7 @@ def how_ended(process: Process) -> tuple[str, str | None]:
     except (OSError, ValueError, LookupError, TypeError):
         if process.created < psutil.boot_time() - 1:
             return "the machine was started anew", None
-        return f"its server process {process.pid} was killed", None
+        return f"its server process {_pid(process)} was killed", None
 
 
 def log_tail(process: Process, lines: int = 15) -> list[str]:
@@ -186,6 +211,36 @@ def _wait_or_kill(members: list[psutil.Process], grace: float) -> list[int]:
             straggler.kill()
     psutil.wait_procs(left, timeout=5)
     return [member.pid for member in members]
+
+
+def _live(process: Process) -> psutil.Process | None:
+    """Return the supervisor that runs: the recorded one, else who took its place."""
+    if child := _children.get(process.pid):
+        child.poll()
+    for pid in {process.pid: None, _pid(process): None}:
+        try:
+            found = psutil.Process(pid)
+            recorded = pid == process.pid and abs(float(found.create_time()) - process.created) < 1
+            if (recorded or _works_in(found, process.folder)) and found.status() != psutil.STATUS_ZOMBIE:
+                return found
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def _pid(process: Process) -> int:
+    """Return the number of the supervisor that was started last."""
+    starts = _starts(process)
+    return int(starts[-1]["pid"]) if starts else process.pid
+
+
+def _starts(process: Process) -> list[dict[str, Any]]:
+    """Return what the supervisors of this folder have said of their starts, the oldest first."""
+    try:
+        starts: list[dict[str, Any]] = json.loads((Path(process.folder) / "supervisors.json").read_bytes())
+    except (OSError, ValueError):
+        return []
+    return starts
 
 
 def _orphans(process: Process) -> list[psutil.Process]:

@@ -78,6 +78,8 @@ class Deployment:
             state = self._tidy()
             if self.serves(tag, config):
                 self.say(f"{tag} is already serving on {deployment.endpoint(config)}")
+                if state.unpromoted:
+                    deployment.write(self.name, state.model_copy(update={"unpromoted": None}))
                 return self.status()
             return self._replace(state, tag, config, "deployed", reason)
 
@@ -88,7 +90,7 @@ class Deployment:
         same = current is not None and (current.tag, current.config) == (tag, alike)
         return bool(same and current and not guard.changed(current.guard, os.environ) and self.status().running)
 
-    def start(self) -> Status:
+    def start(self, *, reason: str = "") -> Status:
         """Serve again what was served last, after a stop or a reboot."""
         with deployment.locked(self.name):
             state = self._tidy()
@@ -96,12 +98,12 @@ class Deployment:
                 raise ConfigError(f"Nothing was ever deployed as '{self.name}': train and promote a model first.")
             if self.status().running:
                 return self.status()
-            return self._replace(state, state.current.tag, state.current.config, "started")
+            return self._replace(state, state.current.tag, state.current.config, "started", reason)
 
-    def stop(self) -> Status:
+    def stop(self, *, reason: str = "") -> Status:
         """End the whole process tree; what is under way is answered first."""
         with deployment.locked(self.name):
-            current = self._end_current("stopped")
+            current = self._end_current("stopped", reason=reason)
             if current is None:
                 return self.status()
             if not processes.free(current.config.host, current.config.port):
@@ -116,13 +118,13 @@ class Deployment:
         with deployment.locked(self.name):
             self._end_current("gave way", f"to {tag}")
 
-    def rollback(self) -> Status:
-        """Serve the version before, as it was configured."""
+    def rollback(self, *, reason: str = "") -> Status:
+        """Serve the version before, as it was configured; it is `unpromoted` until it is deployed."""
         with deployment.locked(self.name):
             state = self._tidy()
             if state.previous is None:
                 raise ConfigError(f"Deployment '{self.name}' has no version before this one to go back to.")
-            return self._replace(state, state.previous.tag, state.previous.config, "rolled back")
+            return self._replace(state, state.previous.tag, state.previous.config, "rolled back", reason)
 
     def start_shadow(self, tag: str, share: float, *, reason: str = "") -> Status:
         """Start a version beside the one that serves, to be asked a share of the same; it takes another's place.
@@ -143,10 +145,10 @@ class Deployment:
             self._begin_shadow(state, champion, tag, share, reason)
             return self.status()
 
-    def stop_shadow(self) -> Status:
+    def stop_shadow(self, *, reason: str = "") -> Status:
         """End the shadow and all its processes, where there is one."""
         with deployment.locked(self.name):
-            self._without_shadow(self._tidy(), "stopped")
+            self._without_shadow(self._tidy(), "stopped", reason)
             return self.status()
 
     def require_port(self, config: DeployConfig) -> None:
@@ -165,7 +167,7 @@ class Deployment:
         beside = shadow.status(state.shadow)
         process = state.current.process
         running = (
-            process is not None and processes.alive(process) and health.answers(f"{state.current.endpoint}/readyz")
+            process is not None and processes.recovering(process) and health.answers(f"{state.current.endpoint}/readyz")
         )
         return Status(
             running=running,
@@ -183,7 +185,7 @@ class Deployment:
         """Return what happened, the oldest first, with what became of it."""
         return entries(health.told(deployment.read(self.name)).history)
 
-    def _end_current(self, action: str, detail: str = "") -> Version | None:
+    def _end_current(self, action: str, detail: str = "", reason: str = "") -> Version | None:
         """End the version that serves and return it, or None where none does."""
         state = self._without_shadow(self._tidy(), action)
         current = state.current
@@ -193,7 +195,7 @@ class Deployment:
         processes.end(current.process)
         stopped = current.model_copy(update={"process": None, "since": deployment.now()})
         ended = state.model_copy(update={"current": stopped})
-        deployment.write(self.name, ended.with_event(action, current.tag, detail, by=self.by))
+        deployment.write(self.name, ended.with_event(action, current.tag, detail, by=self.by, reason=reason))
         return current
 
     def _tidy(self) -> State:
@@ -201,7 +203,7 @@ class Deployment:
         state = deployment.read(self.name)
         for process in state.leftover:
             processes.end(process)
-        if state.current and state.current.process and not processes.alive(state.current.process):
+        if state.current and state.current.process and not processes.recovering(state.current.process):
             processes.end(state.current.process)
         tidied = shadow.tidied(self.name, health.told(state), by=self.by).model_copy(update={"leftover": ()})
         if tidied != state:
@@ -244,13 +246,13 @@ class Deployment:
                 shadow.write_note(self.name, note.model_copy(update={"port": process.port}))
         self.say(f"{tag} is {detail}; no client hears it")
 
-    def _without_shadow(self, state: State, why: str) -> State:
+    def _without_shadow(self, state: State, why: str, reason: str = "") -> State:
         """End the shadow, where there is one, and return the state without it."""
         if state.shadow is None:
             return state
         self.say(f"ending the shadow {state.shadow.tag}")
         shadow.end(self.name, state.shadow)
-        state = shadow.without(state, why, by=self.by)
+        state = shadow.without(state, why, by=self.by, reason=reason)
         deployment.write(self.name, state)
         return state
 
@@ -289,13 +291,15 @@ class Deployment:
         key = os.environ.get(guard.KEY) or own[guard.PROBE_KEY]
         keys = key_file.path() if guarded.named else None
         began = partial(self._note_leftover, state)
-        with tried.passed(environment, key, began=began, workers=config.workers, keys=keys) as process:
+        with tried.passed(environment, key, began=began, workers=trial.worker_count(config), keys=keys) as process:
             processes.ask(process, "publish", host=config.host, port=config.port, **door)
             new = Version(tag=tag, config=config, since=deployment.now(), process=process, guard=guarded)
             ended = tuple(one.process for one in (old, state.shadow) if one and one.process)
             committed = shadow.without(state, f"{tag} was {action}", by=self.by).model_copy(
                 update={"current": new, "leftover": ended, "previous": _previous(state, tag)}
             )
+            unpromoted = {"rolled back": tag, "started": state.unpromoted}.get(action)
+            committed = committed.model_copy(update={"unpromoted": unpromoted})
             detail = f"in place of {old.tag}" if old else ""
             committed = committed.with_event(action, tag, detail, by=self.by, reason=reason)
             deployment.write(self.name, committed)

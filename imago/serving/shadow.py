@@ -93,11 +93,12 @@ def tidied(name: str, state: State, *, by: str = "") -> State:
     return without(state, why, by=by)
 
 
-def without(state: State, why: str, *, by: str = "") -> State:
+def without(state: State, why: str, *, by: str = "", reason: str = "") -> State:
     """Return the state without its shadow, and with the news why."""
     if state.shadow is None:
         return state
-    return state.model_copy(update={"shadow": None}).with_event("shadow ended", state.shadow.tag, why, by=by)
+    ended = state.model_copy(update={"shadow": None})
+    return ended.with_event("shadow ended", state.shadow.tag, why, by=by, reason=reason)
 
 
 def status(shadow: Shadow | None) -> ShadowStatus | None:

@@ -2,19 +2,26 @@
 
 Run as a file, with the standard library alone, so that it starts at once and never shadows the code inside a Bento.
 Over a Unix socket it takes one JSON line a connection: `status`, `publish`, `lend` (hands over the public listening
-socket, so that two versions accept from one queue while they change places and no connection is lost), `retire`.
+socket, so that two versions accept from one queue while they change places and no connection is lost).
 
 A worker command is started with `--fd N` (the private listening socket) and `--control M` (a Unix socket). It writes
 `R` when it answers; it is sent `P` with the public listening socket, writes `A` once it accepts there, and drains and
-exits on `D` or when the control socket closes.
+exits on `D`. Its environment says in `IMAGO_SUPERVISOR` how its supervisor was started.
 
-It stops for good where workers die again and again, and says why in `ended.json` beside its log. That log it bounds:
-its workers hold it open, and append to it, so it is copied and emptied, not renamed.
+Where it is killed, its workers go on, and start another in its place with the listening sockets that they have
+(`--private`, `--public`). They ask it `relieve` until its own workers accept, and only then drain. Its control path
+says that this is wanted: whoever ends a version on purpose removes that first. A lock that lives as long as a
+supervisor does keeps it at one, whoever starts it, and `supervisors.json` names it to those who knew the one before.
+
+It stops for good where workers, or supervisors, die again and again, and says why in `ended.json` beside its log. That
+log it bounds: its workers hold it open, and append to it, so it is copied and emptied, not renamed.
 """
 
 import argparse
 import contextlib
+import fcntl
 import json
+import math
 import os
 import selectors
 import signal
@@ -30,6 +37,9 @@ EARLY_DEATHS = 3  # before any worker answered
 LOOP_DEATHS = 5  # of a worker and those that came in its place
 LOOP_SECONDS = 60.0
 PUBLISH_SECONDS = 10.0
+RELIEF_SECONDS = 5.0  # since they last asked: those that a supervisor before left behind serve still
+PAUSE_SECONDS = 0.5  # where the machine has run out of something
+STARTS_KEPT = 100  # in supervisors.json
 LOGS_BEFORE = 2  # what was in the log, kept as server.log.1 and so on
 
 
@@ -54,22 +64,37 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, command: list[str], count: int, control: str, folder: str, grace: float, log_bytes: int) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        count: int,
+        control: str,
+        folder: str,
+        grace: float,
+        log_bytes: int,
+        *,
+        private: socket.socket | None = None,
+        public: socket.socket | None = None,
+    ) -> None:
         self.command, self.count, self.path, self.folder, self.grace = command, count, control, folder, grace
         self.log_bytes = log_bytes
-        self.private = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.public: socket.socket | None = None
+        self.private = private or socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.public = public
+        self.asked_for_relief = -math.inf  # a moment of time.monotonic
         self.workers: list[Worker] = []
         self.deaths: list[float] = []  # moments of the last minute
         self.failed_starts = 0  # in a row
-        self.lost = 0  # workers that answered, and died
+        self.lost = 0  # workers that died since one of them has answered
         self.was_ready = False
         self.stopping = False
         self.respawn_at = 0.0
         self.how = ""
         self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.door.bind(control)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{control}.new")  # noqa: PTH108
+        self.door.bind(f"{control}.new")  # where one that was lost has left its own, there is no moment without
         self.door.listen(8)
+        os.rename(f"{control}.new", control)  # noqa: PTH104
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +106,7 @@ class Supervisor:
             rotate(os.path.join(self.folder, "server.log"), self.log_bytes)  # noqa: PTH118
             if reason := self._loop():
                 say(f"giving up: {reason}")
-                self._leave_word(reason)
+                leave_word(self.folder, reason)
                 self._end()
                 return 1
             for _ in selector.select(timeout=0.1):
@@ -108,46 +133,54 @@ class Supervisor:
         worker.control.close()
         now = time.monotonic()
         self.deaths = [moment for moment in self.deaths if now - moment < LOOP_SECONDS] + [now]
-        self.failed_starts = 0 if worker.ready else self.failed_starts + 1
-        self.lost += worker.ready
+        self._count(0 if worker.ready else self.failed_starts + 1)
+
+    def _count(self, failed_starts: int) -> None:
+        """Take note that a worker is not to be had, and wait the longer for another the more often that was so."""
+        self.failed_starts = failed_starts
+        self.lost += self.was_ready
         again = max(len(self.deaths), self.failed_starts) - 1
-        self.respawn_at = now + min(0.2 * 2 ** min(again, 8), 30.0)
+        self.respawn_at = time.monotonic() + min(0.2 * 2 ** min(again, 8), 30.0)
 
     def _loop(self) -> str:
         """Say what dies again and again; nothing where it does not, or where another worker has held for a while."""
+        now = time.monotonic()
+        if now - self.asked_for_relief < RELIEF_SECONDS:
+            return ""
         if not self.was_ready:
             enough = self.failed_starts >= EARLY_DEATHS
             return f"its worker ended {self.failed_starts} times before it answered, last {self.how}" if enough else ""
-        now = time.monotonic()
         if any(worker.ready and now - worker.since > LOOP_SECONDS for worker in self.workers):
             return ""
-        if self.failed_starts >= LOOP_DEATHS:
+        if self.failed_starts >= LOOP_DEATHS and not any(worker.ready for worker in self.workers):
             return f"its worker ended {self.failed_starts} times before it answered again, last {self.how}"
         if len(self.deaths) >= LOOP_DEATHS + self.count - 1:  # all may die at once without a loop
             span = f"{now - self.deaths[0]:.0f} s"
             return f"its workers ended {len(self.deaths)} times within {span}, last {self.how}"
         return ""
 
-    def _leave_word(self, reason: str) -> None:
-        """Write down why it ends, whole or not at all; where that cannot be, the log has it."""
-        path = os.path.join(self.folder, "ended.json")  # noqa: PTH118
-        moment = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            with open(f"{path}.tmp", "w", encoding="utf-8") as file:  # noqa: PTH123
-                json.dump({"time": moment, "reason": reason}, file)
-            os.replace(f"{path}.tmp", path)  # noqa: PTH105
-        except OSError as error:
-            say(f"why could not be noted: {error}")
-
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        command = [*self.command, "--fd", str(self.private.fileno()), "--control", str(theirs.fileno())]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(self.private.fileno(), theirs.fileno()))
-        theirs.close()
-        worker = Worker(process, ours)
+        try:
+            worker = self._started()
+        except OSError as error:  # the machine has no more processes, memory or files for now
+            self.how = f"before it began: {error}"
+            say(f"a worker ended {self.how}")
+            self._count(self.failed_starts + 1)
+            return
         self.workers.append(worker)
         if self.public is not None:
             self._hand(worker)
+
+    def _started(self) -> Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            doors = (self.private.fileno(), theirs.fileno())
+            command = [*self.command, "--fd", str(doors[0]), "--control", str(doors[1])]
+            try:
+                return Worker(subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=doors), ours)
+            except OSError:
+                ours.close()
+                raise
 
     def _hand(self, worker: Worker) -> None:
         assert self.public is not None
@@ -155,7 +188,12 @@ class Supervisor:
             socket.send_fds(worker.control, [b"P"], [self.public.fileno()])
 
     def _answer(self) -> None:
-        client, _ = self.door.accept()
+        try:
+            client, _ = self.door.accept()
+        except OSError as error:  # no more files may be open; who asked waits, or is gone
+            say(f"a request could not be taken: {error}")
+            time.sleep(PAUSE_SECONDS)
+            return
         with client, contextlib.suppress(OSError):  # a caller that went away
             client.settimeout(1)
             with client.makefile("rb") as lines:
@@ -179,12 +217,14 @@ class Supervisor:
                 )
             case "lend":
                 return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
-            case "retire":
-                self.stopping = True
+            case "relieve":
+                self.asked_for_relief = time.monotonic()
+                return {"relieved": self._accepting() == self.count}
         return {
             "pid": os.getpid(),
             "port": self.private.getsockname()[1],
             "workers": [worker.process.pid for worker in self.workers],
+            "wanted": self.count,
             "ready": sum(worker.ready for worker in self.workers),
             "published": self.public is not None,
             "lost": self.lost,
@@ -193,16 +233,22 @@ class Supervisor:
     def _publish(self, host: str, port: int, lender: str | None, beside: str | None) -> dict[str, Any]:
         self.public = borrow(lender) if lender else listen_beside(beside, host, port) if beside else listen(host, port)
         for worker in self.workers:
+            worker.accepts = False
             self._hand(worker)
         deadline = time.monotonic() + PUBLISH_SECONDS
-        while not any(worker.accepts for worker in self.workers):
+        while (accepting := self._accepting()) < self.count:
             for worker in self.workers:
                 worker.read(0.05)
-            if time.monotonic() > deadline or not self.workers:
+            died = any(worker.process.poll() is not None for worker in self.workers)
+            if died or time.monotonic() > deadline:
                 self.public.close()
                 self.public = None
-                return {"error": f"no worker accepted on the public port within {PUBLISH_SECONDS:.0f} s"}
+                failed = "before one of them ended" if died else f"within {PUBLISH_SECONDS:.0f} s"
+                return {"error": f"{accepting} of {self.count} workers accepted on the public port {failed}"}
         return {"ok": True}
+
+    def _accepting(self) -> int:
+        return sum(worker.accepts for worker in self.workers)
 
     def _end(self) -> None:
         self.door.close()
@@ -223,6 +269,39 @@ class Supervisor:
                 say(f"worker {worker.process.pid} did not end within {self.grace:.0f} s: killed")
                 worker.process.kill()
                 worker.process.wait()
+
+
+def starts(folder: str) -> list[dict[str, Any]]:
+    """Return what the supervisors before this one have noted of their starts, the oldest first."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, "supervisors.json"), "rb") as file:  # noqa: PTH118, PTH123
+        found = json.load(file)
+    return found
+
+
+def lost_too_often(before: list[dict[str, Any]]) -> str:
+    """Say how often supervisors were lost of late, where that is too often for another to come."""
+    now = time.time()
+    lately = [one["started"] for one in before if one["recovered"] and 0 <= now - one["started"] < LOOP_SECONDS]
+    if len(lately) < LOOP_DEATHS:
+        return ""
+    return f"its server process was killed {len(lately) + 1} times within {now - lately[0]:.0f} s"
+
+
+def leave_word(folder: str, reason: str) -> None:
+    """Write down why it ends; where that cannot be, the log has it."""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        write_whole(os.path.join(folder, "ended.json"), {"time": moment, "reason": reason})  # noqa: PTH118
+    except OSError as error:
+        say(f"why could not be noted: {error}")
+
+
+def write_whole(path: str, value: Any) -> None:
+    """Write JSON that nobody ever sees half of. Raises OSError."""
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:  # noqa: PTH123
+        json.dump(value, file)
+    os.replace(f"{path}.tmp", path)  # noqa: PTH105
 
 
 def rotate(log: str, limit: int) -> None:
@@ -325,18 +404,55 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that requests under way may take")
     parser.add_argument("--nice", type=int, default=0, help="how much to leave to others, from 0 to 19")
+    parser.add_argument("--private", type=int, help="the private listening socket of one that was lost")
+    parser.add_argument("--public", type=int, help="likewise the public one")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
+    with open(os.path.join(arguments.folder, "supervisor.lock"), "wb") as lock:  # noqa: PTH118, PTH123
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another worker has started one as well
+            return 0
+        return supervise(arguments)
+
+
+def supervise(arguments: argparse.Namespace) -> int:
+    """Keep the workers alive, as the only supervisor of this folder. Return the exit code."""
+    recovered = arguments.private is not None
+    before = starts(arguments.folder) if recovered else []
+    if recovered and not os.path.exists(arguments.control):  # noqa: PTH110  (it is not wanted any more)
+        return 0
+    if reason := lost_too_often(before):
+        say(f"giving up: {reason}")
+        leave_word(arguments.folder, reason)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(arguments.control)  # noqa: PTH108
+        return 1
+    if recovered:
+        say("another supervisor was lost: this one takes its place")
+    else:
+        how = {"python": [sys.executable, "-P", os.path.abspath(__file__)], "arguments": sys.argv[1:]}  # noqa: PTH100
+        os.environ["IMAGO_SUPERVISOR"] = json.dumps(how | {"control": arguments.control, "folder": arguments.folder})
     if arguments.nice:
         be_nice(arguments.nice)
-    return Supervisor(
+    supervisor = Supervisor(
         arguments.command,
         arguments.workers,
         arguments.control,
         arguments.folder,
         arguments.grace,
         arguments.log_bytes,
-    ).run()
+        private=None if arguments.private is None else socket.socket(fileno=arguments.private),
+        public=None if arguments.public is None else socket.socket(fileno=arguments.public),
+    )
+    ours = {"pid": os.getpid(), "started": time.time(), "recovered": recovered}
+    try:  # to name it to those who knew the one before, now that it can be asked
+        write_whole(os.path.join(arguments.folder, "supervisors.json"), [*before[-STARTS_KEPT:], ours])  # noqa: PTH118
+    except OSError as error:
+        say(f"its start could not be noted: {error}")
+        if recovered:  # nobody would find it, and its workers' predecessors serve on
+            return 1
+    return supervisor.run()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from imago.serving.deployment import Process
 from imago.serving.package import ModelPackage
 
 PROGRESS_SECONDS = 5.0
+MOST_WORKERS = 4  # where nobody says how many: each holds the model
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,14 @@ class Trial:
         niceness: int = 0,
         keys: Path | None = None,
     ) -> Iterator[Process]:
-        """Give its process, once it has answered its golden samples; what fails then, or with it, ends the process.
+        """Give its process, once all its workers are ready and it has answered its golden samples.
 
-        `began` is told of the process at once. `keys` is the file of those that it must ask for, if it must. Raises
-        DeploymentFailed.
+        What fails then, or with it, ends the process. `began` is told of the process at once. `keys` is the file of
+        those that it must ask for, if it must. Raises DeploymentFailed.
         """
         deadline = time.monotonic() + self.config.timeout_seconds
         process: Process | None = None
+        grace = 1.0  # nobody waits for the answers of what was never published
         try:
             process = processes.start(
                 self.name, self.command, workers=workers, environment=environment, niceness=niceness
@@ -62,10 +64,11 @@ class Trial:
             self.say(f"{self.tag} answered its {len(self.package.golden)} golden samples")
             if lost := processes.ask(process, "status")["lost"]:
                 raise ImagoError(f"{lost} of its workers died while it was tried")
+            grace = processes.GRACE_SECONDS
             yield process
         except BaseException as error:
             if process is not None:
-                self._give_up(process)
+                self._give_up(process, grace)
             if isinstance(error, ImagoError | httpx.HTTPError | OSError):
                 log = f" (its log: {process.folder}/server.log)" if process else ""
                 raise DeploymentFailed(f"{self.failed}: {error}{log}") from error
@@ -79,23 +82,35 @@ class Trial:
             try:
                 answer = processes.ask(process, "status", timeout=5)
                 process = process.model_copy(update={"port": answer["port"]})
-                if answer["ready"] and health.answers(f"http://127.0.0.1:{process.port}/readyz"):
+                ready = f"{answer['ready']} of {answer['wanted']} workers ready, "
+                if answer["lost"]:
+                    raise ImagoError(f"{answer['lost']} of its workers died while it was started")
+                if answer["ready"] == answer["wanted"] and health.answers(f"http://127.0.0.1:{process.port}/readyz"):
                     return process
             except processes.NoAnswerError:
-                pass  # it has only just been started
+                ready = ""  # it has only just been started
             moment = time.monotonic()
             if moment > deadline:
                 raise ImagoError(f"it was not ready within {moment - begun:.0f} s (deploy.timeout_seconds)")
             if moment - told >= PROGRESS_SECONDS:
                 told = moment
-                self.say(f"waiting for {self.tag}: {moment - begun:.0f} s of at most {deadline - begun:.0f} s")
+                self.say(f"waiting for {self.tag}: {ready}{moment - begun:.0f} s of at most {deadline - begun:.0f} s")
             time.sleep(0.1)
 
-    def _give_up(self, process: Process) -> None:
+    def _give_up(self, process: Process, grace: float) -> None:
         """Show the end of its log, and end it."""
         for line in processes.log_tail(process):
             self.say(f"| {line}")
-        processes.end(process, grace=1)
+        processes.end(process, grace=grace)
+
+
+def worker_count(config: DeployConfig) -> int:
+    """Return how many workers a version is started with: as many as asked for, else one a core that there is for us."""
+    if config.workers is not None:
+        return config.workers
+    from joblib import cpu_count  # which knows of affinity and of a container's limits
+
+    return min(int(cpu_count()), MOST_WORKERS)
 
 
 def environment(tag: str, config: DeployConfig) -> dict[str, str]:

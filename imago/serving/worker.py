@@ -14,10 +14,15 @@ import logging
 import math
 import os
 import resource
+import signal
 import socket
+import subprocess
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import uvicorn
 from starlette.routing import Mount
@@ -25,6 +30,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 QUIET_SECONDS = 0.5
 DRAIN_SECONDS = 25.0
+LAST_SECONDS = 2  # for what has not ended in that time: the supervisor kills after 30
+SUPERVISOR = "IMAGO_SUPERVISOR"  # how ours was started, as JSON
+LOOK_SECONDS = 0.2  # between two looks whether we are relieved
+AGAIN_SECONDS = 5.0  # before another supervisor is started, where one has come to nothing
+TELL_SECONDS = 60.0
 HEAD_SECONDS = 10.0  # from a connection's beginning, or the answer before, to the end of a request's head
 HEAD_BYTES = 65_536
 ANSWER_SECONDS = 120.0  # from there to the end of the answer, which a client may read slowly
@@ -146,10 +156,11 @@ class Patient(HttpToolsProtocol):
             self._refuse("503 Service Unavailable", "overloaded", message, "Retry-After: 1\r\n")
 
     def _refuse(self, status: str, code: str, message: str, more: str = "") -> None:
-        body = json.dumps({"error": {"code": code, "message": message, "request_id": ""}}).encode()
+        request = uuid4().hex  # nobody has read whether it brought an id of its own
+        body = json.dumps({"error": {"code": code, "message": message, "request_id": request}}).encode()
         head = (
             f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n{more}"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"X-Request-ID: {request}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self._close()
@@ -205,20 +216,86 @@ def bound_connections(most: int) -> None:
         logger.warning("%d connections at most, not %d: this process may open %d files.", Patient.most, most, soft)
 
 
+class Successor:
+    """The supervisor in the place of one that was lost, started with the listening sockets that its workers have."""
+
+    def __init__(self, environment: Mapping[str, str], private: socket.socket, public: socket.socket) -> None:
+        told = json.loads(environment[SUPERVISOR])
+        self.environment = environment
+        self.control = Path(told["control"])
+        self.folder: str = told["folder"]
+        self.doors = {"--private": private.fileno(), "--public": public.fileno()}
+        doors = [word for option, door in self.doors.items() for word in (option, str(door))]
+        self.command: list[str] = [*told["python"], *doors, *told["arguments"]]
+        self.process: subprocess.Popen[bytes] | None = None
+        self.again = 0.0  # by time.monotonic
+
+    def is_wanted(self) -> bool:
+        """Tell whether the supervisor was lost: one that ends on purpose, or is ended, takes its control path along."""
+        return self.control.exists()
+
+    async def relieves(self) -> bool:
+        """Say whether it has workers of its own that accept; where there is none, one is started."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.control)
+        except ConnectionRefusedError:
+            self._start()
+            return False
+        except OSError:
+            return False
+        try:
+            writer.write(b'{"do": "relieve"}\n')
+            answer = json.loads(await asyncio.wait_for(reader.readline(), 5))
+            return bool(answer.get("relieved"))
+        except (OSError, ValueError):
+            return False
+        finally:
+            writer.close()
+
+    def _start(self) -> None:
+        """Start one, unless one has only just been: of those that several workers start, all but one end at once."""
+        ended = self.process is None or self.process.poll() is not None
+        if not ended or time.monotonic() < self.again:
+            return
+        self.again = time.monotonic() + AGAIN_SECONDS
+        try:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env=self.environment,
+                pass_fds=tuple(self.doors.values()),
+                start_new_session=True,
+            )
+        except OSError as error:
+            logger.warning("No other supervisor could be started: %s", error)
+
+
 class Server(uvicorn.Server):
     """uvicorn with a second door, opened and closed over the supervisor's control socket."""
 
-    def __init__(self, config: uvicorn.Config, app: Draining, control: socket.socket) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Draining,
+        control: socket.socket,
+        private: socket.socket,
+        environment: Mapping[str, str],
+    ) -> None:
         super().__init__(config)
         self.app = app
         self.control = control
+        self.private = private
+        self.environment = environment
+        self.public: socket.socket | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.control.setblocking(False)
-        asyncio.get_running_loop().add_reader(self.control, self._listen)
-        self.control.send(b"R")
+        self.loop = asyncio.get_running_loop()
+        self.loop.add_reader(self.control, self._listen)
+        self._tell(b"R")
 
     def _listen(self) -> None:
         try:
@@ -228,10 +305,23 @@ class Server(uvicorn.Server):
         except OSError:
             message, fds = b"", []
         if not message or b"D" in message:
-            asyncio.get_running_loop().remove_reader(self.control)
-            self._begin(self.drain())
+            self.loop.remove_reader(self.control)
+            self._begin(self.drain() if message else self.outlive())
         for fd in fds:
-            self._begin(self.open(socket.socket(fileno=fd)))
+            self.public = socket.socket(fileno=fd)
+            self._begin(self.open(self.public))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain where somebody else than the supervisor ends this process, at once where that is said again."""
+        if sig == signal.SIGTERM and self.started and not self.app.on:
+            self.app.on = True
+            self.loop.call_soon_threadsafe(lambda: self._begin(self.drain()))
+        else:
+            super().handle_exit(sig, frame)
+
+    def _tell(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):  # it is gone, which is read next
+            self.control.send(word)
 
     def _begin(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -247,19 +337,33 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        loop = asyncio.get_running_loop()
-        self.servers.append(await loop.create_server(protocol, sock=public, backlog=self.config.backlog))
-        self.control.send(b"A")
+        self.servers.append(await self.loop.create_server(protocol, sock=public, backlog=self.config.backlog))
+        self._tell(b"A")
+
+    async def outlive(self) -> None:
+        """Serve on without a supervisor until another has workers that accept, then end; at once where that is meant.
+
+        What was never published has nobody who would miss it.
+        """
+        successor = None
+        if SUPERVISOR in self.environment and self.public is not None:
+            successor = Successor(self.environment, self.private, self.public)
+        tell = self.loop.time()
+        while successor and successor.is_wanted() and not await successor.relieves():
+            if self.loop.time() >= tell:
+                tell += TELL_SECONDS
+                logger.warning("The supervisor is lost: this worker serves on until another's have taken over.")
+            await asyncio.sleep(LOOK_SECONDS)
+        await self.drain()
 
     async def drain(self) -> None:
         """Accept nothing more, answer what is under way, then end."""
         for server in self.servers:
             server.close()
         self.app.on = True
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + DRAIN_SECONDS
+        deadline = self.loop.time() + DRAIN_SECONDS
         await asyncio.sleep(QUIET_SECONDS)
-        while self.server_state.tasks and loop.time() < deadline:
+        while self.server_state.tasks and self.loop.time() < deadline:
             await asyncio.sleep(0.05)
         self.should_exit = True
 
@@ -270,10 +374,11 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--control", type=int, required=True)
     arguments = parser.parse_args()
+    environment = dict(os.environ)  # before the service changes it
     bound_connections(int(os.environ.get(CONNECTIONS) or MAX_CONNECTIONS))
     app = Draining(Shortcut(load_application(arguments.tag)))
-    control = socket.socket(fileno=arguments.control)
-    Server(configured(app), app, control).run(sockets=[socket.socket(fileno=arguments.fd)])
+    control, private = socket.socket(fileno=arguments.control), socket.socket(fileno=arguments.fd)
+    Server(configured(app), app, control, private, environment).run(sockets=[private])
 
 
 def configured(app: Any, **options: Any) -> uvicorn.Config:
@@ -285,7 +390,7 @@ def configured(app: Any, **options: Any) -> uvicorn.Config:
         backlog=BACKLOG,
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(DRAIN_SECONDS),
+        timeout_graceful_shutdown=LAST_SECONDS,
         proxy_headers=False,  # it would believe whoever asks from this machine; the service knows its own proxies
         server_header=False,
         **options,
@@ -300,6 +405,7 @@ def load_application(tag: str) -> Any:
     from bentoml._internal.log import configure_server_logging
 
     configure_server_logging()
+    logger.disabled = False  # as it left all loggers that there were
     server_context.worker_index = 1
     server_context.service_type = "entry_service"
     service = load(tag, standalone_load=True)

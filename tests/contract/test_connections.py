@@ -1,5 +1,7 @@
 """How many connections a worker holds, and for how long, over real sockets."""
 
+import json
+import re
 import resource
 import subprocess
 import sys
@@ -116,6 +118,8 @@ def test_where_all_are_being_answered_a_new_one_is_refused_and_told_when_to_come
         answer = over.answer()
         assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "overloaded", "1")
         assert answer.headers["connection"] == "close"
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+        assert json.loads(answer.body)["error"]["request_id"] == answer.headers["x-request-id"]
         with pytest.raises(httpx.HTTPStatusError, match="503"):
             httpx.get(url, trust_env=False).raise_for_status()
         assert counted("imago_connections_over_limit_total", outcome="refused") == refused + 2

@@ -63,7 +63,7 @@ def count(url: str, name: str) -> float:
 def main() -> dict[str, Any]:
     (DISK / "metrics").mkdir()
     (Path(BENTOS) / "imago-metrics").symlink_to(DISK / "metrics")
-    config = DeployConfig(port=free_port())
+    config = DeployConfig(port=free_port(), workers=1)
     moths = Deployment("moths", package=lambda _: ModelPackage(PACKAGE))
     url = str(moths.deploy(TAG, config).endpoint)
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +105,6 @@ def test_a_killed_worker_costs_the_requests_in_its_hands_and_no_other(
     config = DeployConfig(port=free_port(), workers=workers)
     try:
         status = moths.deploy(bento.tag, config)
-        until(lambda: len(moths.status().pids) == 1 + workers, 30, "all workers")
         load = Load(str(status.endpoint))
         with load.running():
             load.answered(100)
@@ -129,6 +129,120 @@ def test_a_killed_worker_costs_the_requests_in_its_hands_and_no_other(
         moths.stop()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_supervisor_is_replaced_and_no_request_is_lost(
+    bento: Bento, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    moths = Deployment("moths", package=lambda _: bento.package)
+    config = DeployConfig(port=free_port(), workers=workers)
+    before = moths.deploy(bento.tag, config)
+    try:
+        load = Load(str(before.endpoint))
+        with load.running():
+            load.answered(50)
+            os.kill(before.pids[0], signal.SIGKILL)
+            until(lambda: not psutil.pid_exists(before.pids[0]) or is_zombie(before.pids[0]), 10, "it lives")
+            during = moths.status()
+            assert (during.running, during.endpoint) == (True, before.endpoint)
+            assert during.pids[0] not in before.pids
+            until(lambda: not any(psutil.pid_exists(pid) for pid in before.pids[1:]), 60, lambda: told(before))
+            load.answered(50)
+        assert (set(load.statuses), load.errors) == ({200}, [])
+        after = moths.status()
+        assert (after.running, len(after.pids), after.since) == (True, 1 + workers, before.since)
+        assert not set(after.pids) & set(before.pids)
+        assert moths.deploy(bento.tag, config).pids == after.pids  # it is the same deployment
+        recovered = [entry for entry in moths.history() if entry.action == "recovered"]
+        lost = f"its server process {before.pids[0]} was killed, {after.pids[0]} took its place"
+        assert [(entry.tag, entry.detail) for entry in recovered] == [(bento.tag, lost)]
+        log = (Path(served("moths").folder) / "server.log").read_text()
+        assert log.count("The supervisor is lost: this worker serves on") == workers
+        assert [entry.outcome for entry in moths.history()] == ["serving", None]
+        stopped = moths.stop()
+        assert (stopped.running, stopped.pids) == (False, ())
+        assert not any(psutil.pid_exists(pid) for pid in after.pids)
+        assert processes.free(config.host, config.port)
+    finally:
+        moths.stop()
+
+
+def test_a_worker_that_is_told_to_end_answers_what_it_has_taken(
+    bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    moths = Deployment("moths", package=lambda _: bento.package)
+    try:
+        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), workers=2))
+        load = Load(str(status.endpoint))
+        with load.running():
+            load.answered(20)
+            os.kill(status.pids[1], signal.SIGTERM)
+            until(lambda: status.pids[1] not in moths.status().pids, 30, "it goes on")
+            load.answered(20)
+        assert (set(load.statuses), load.errors) == ({200}, [])
+    finally:
+        moths.stop()
+
+
+def test_a_version_whose_supervisor_was_just_killed_is_replaced_and_no_request_is_lost(
+    bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    moths, config = Deployment("moths", package=lambda _: bento.package), DeployConfig(port=free_port(), workers=1)
+    before = moths.deploy(bento.tag, config)
+    try:
+        load = Load(str(before.endpoint))
+        with load.running():
+            load.answered(20)
+            os.kill(before.pids[0], signal.SIGKILL)
+            after = moths.deploy(bento.tag, config.model_copy(update={"top_k": 1}))
+            load.answered(20)
+        assert (set(load.statuses), load.errors) == ({200}, [])
+        assert not any(psutil.pid_exists(pid) for pid in before.pids)
+        assert moths.status().pids == after.pids
+    finally:
+        moths.stop()
+
+
+def test_supervisors_that_are_killed_again_and_again_come_back_no_more(
+    bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(bento.home))
+    moths, config = Deployment("moths", package=lambda _: bento.package), DeployConfig(port=free_port(), workers=1)
+    moths.deploy(bento.tag, config)
+
+    def is_given_up() -> bool:
+        status = moths.status()
+        if status.running:
+            with suppress(ProcessLookupError):
+                os.kill(status.pids[0], signal.SIGKILL)
+        return status.pids == ()
+
+    try:
+        until(is_given_up, 60, "it is started still")
+        status = moths.status()
+        assert re.fullmatch(r"its server process was killed 6 times within \d+ s", str(status.reason))
+        assert processes.free(config.host, config.port)
+        assert moths.history()[-1].action == "ended"
+        assert moths.start().running
+    finally:
+        moths.stop()
+
+
+def is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def told(status: deployment.Status) -> str:
+    """What a server wrote, where it did not do what was waited for."""
+    return f"{status}\n" + "\n".join(processes.log_tail(served("moths"), 40))
+
+
 def test_a_rate_limit_holds_over_all_workers(bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BENTOML_HOME", str(bento.home))
@@ -141,7 +255,6 @@ def test_a_rate_limit_holds_over_all_workers(bento: Bento, tmp_path: Path, monke
     moths = Deployment("moths", package=lambda _: ModelPackage(package))
     try:
         status = moths.deploy(bento.tag, DeployConfig(port=free_port(), workers=2))
-        until(lambda: processes.ask(served("moths"), "status")["ready"] == 2, 60, "both workers")
         one, other = processes.ask(served("moths"), "status")["workers"]
         answers = []
         for asked, silent in ((one, other), (other, one)):
@@ -161,7 +274,7 @@ def test_more_connections_than_a_worker_may_hold_keep_nobody_out(
     monkeypatch.setenv("BENTOML_HOME", str(bento.home))
     moths = Deployment("moths", package=lambda _: bento.package)
     try:
-        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), max_connections=20))
+        status = moths.deploy(bento.tag, DeployConfig(port=free_port(), workers=1, max_connections=20))
         url = str(status.endpoint)
         (worker,) = processes.ask(served("moths"), "status")["workers"]
         idle = []

@@ -1,5 +1,6 @@
 """ZenML's stage and MLflow's alias move together or not at all, whatever comes between them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,77 @@ def test_a_clean_up_that_fails_does_not_hide_what_failed_first(workspace: Worksp
         "bento": ["DeploymentFailed", "it did not start", [stands]],
         "deploy": ["DeploymentFailed", "it did not start", [stands]],
     }
+
+
+ROLLED_BACK = """
+from click.testing import CliRunner
+from cli.deployment import deployment as commands
+from imago.serving import deployment, rollout
+from stack import bentoml_deployer, deploy
+from stack.production import Version
+from tests.unit.serving.conftest import House
+package = versions("back", 2)
+Version.package = lambda _: package
+Path("house").mkdir()
+house = House(Path("house"))
+rollout.Deployment = deploy.Deployment = bentoml_deployer.Deployment = lambda name, **options: type(house.moths)(
+    name, command=house.command, package=lambda _: house.package, **options
+)
+deploy.bento.is_built = lambda _: True
+served = rollout.Deployment("back")
+for number in ("1", "2"):
+    promote("back", number, package, reason="better")
+    served.deploy(f"back:{number}", house.config)
+
+def back():
+    try:
+        deploy.rollback("back", lambda _: None, by="a person", reason="it names moths wrongly")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+def facts(said):
+    return [said, served.status().model["version"], production_version("back").number, aliased("back")]
+
+found = []
+broken_by(MlflowException("no server."), False)
+found.append(facts(back()))
+found.append(facts(back()))
+found.append(facts(back()))
+broken_by(MlflowException("no server."), False)
+back()
+served.stop(reason="for the night")
+found.append(facts(None))
+broken_by(MlflowException("no server."), False)
+failed = CliRunner().invoke(commands, ["start", "--json"]).exception
+found.append(facts(f"{type(failed).__name__}"))
+CliRunner().invoke(commands, ["start", "--json", "--reason", "it is day"], catch_exceptions=False)
+found.append(facts(None))
+reasons = [[event.action, event.reason] for event in served.history()]
+served.stop()
+print(json.dumps([found, reasons]))
+"""
+
+
+def test_a_rollback_that_cannot_promote_keeps_the_version_before_serving_and_is_ended_by_the_next(
+    workspace: Workspace,
+) -> None:
+    found, reasons = workspace.python(PLACES + ROLLED_BACK)
+    said = found[0].pop(0)
+    assert re.fullmatch(
+        r"ImagoError: back:1 serves again on http://127\.0\.0\.1:\d+, but does not stand for production yet: "
+        r"MLflow did not take version 1 of 'back'; nothing was promoted: no server\. Once that is mended, "
+        r"`python run\.py deployment rollback --name back` ends it: it moves the stage, and leaves what serves\.",
+        said,
+    )
+    assert found[0] == ["1", "2", "2"]
+    assert found[1] == [None, "1", "1", "1"]
+    assert found[2] == [None, "2", "2", "2"]
+    assert found[3] == [None, "1", "2", "2"]
+    assert found[4] == ["ImagoError", "1", "2", "2"]
+    assert found[5] == [None, "1", "1", "1"]
+    bad = ["rolled back", "it names moths wrongly"]
+    kept = [["deployed", ""], ["deployed", ""], bad, bad, bad, ["stopped", "for the night"], ["started", ""]]
+    assert reasons == kept
 
 
 MOVED = """

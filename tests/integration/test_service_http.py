@@ -346,16 +346,17 @@ def test_a_deployment_with_keys_lets_its_own_probes_in_and_nobody_else_without_o
         moths.stop()
 
 
-def test_a_service_outlives_its_supervisor_s_loss_and_stops_where_its_worker_dies_again_and_again(
+def test_start_brings_back_what_was_killed_whole_and_it_stops_where_its_worker_dies_again_and_again(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMAGO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BENTOML_HOME", str(served.package.path.parent / "bentoml"))
     moths = Deployment("moths", package=lambda _: served.package)
-    config = DeployConfig(port=free_port())
+    config = DeployConfig(port=free_port(), workers=1)
     try:
         before = moths.deploy(TAG, config)
-        os.kill(before.pids[0], signal.SIGKILL)
+        for pid in reversed(before.pids):  # the worker first, which would start another supervisor
+            os.kill(pid, signal.SIGKILL)
         until(lambda: not moths.status().pids, 30, "its worker goes on")
         assert moths.status().reason == f"its server process {before.pids[0]} was killed"
         assert processes.free(config.host, config.port)
@@ -391,7 +392,8 @@ def test_a_challenger_is_mirrored_unheard_and_whatever_befalls_it_every_client_i
     challenger = built.stdout.strip()
     assert challenger == TAG.replace(":3", ":4"), built.stderr
     packages = {TAG: served.package, challenger: confused}
-    moths, config = Deployment("moths", package=packages.__getitem__), DeployConfig(port=free_port())
+    moths = Deployment("moths", package=packages.__getitem__)
+    config = DeployConfig(port=free_port(), workers=1)
     try:
         champion = moths.deploy(TAG, config)
         beside = moths.start_shadow(challenger, 1.0).shadow

@@ -12,6 +12,7 @@ from imago.config import DeployConfig
 from imago.monitoring.prediction_store import PredictionStore, timestamp
 from imago.serving import deployment
 from imago.serving.deployment import Process, Shadow, State, Version
+from tests.workspace import free_port
 
 CURRENT = Version(tag="moths:2-0123abcd", config=DeployConfig(), since="2026-01-02T00:00:00+00:00")
 
@@ -94,6 +95,19 @@ def test_status_says_who_stopped_it() -> None:
     state = State(current=CURRENT).with_event("stopped", CURRENT.tag, by="run.py deployment stop")
     deployment.write("moths", state)
     assert "Why: stopped by run.py deployment stop." in run("status")
+
+
+def test_why_it_was_stopped_is_kept(tmp_path: Path) -> None:
+    config = DeployConfig(port=free_port())
+    served = CURRENT.model_copy(update={"process": gone(tmp_path), "config": config})
+    deployment.write("moths", State(current=served))
+    run("stop", "--reason", "moving house")
+    assert run("history").splitlines()[-2:] == ["    by run.py deployment stop", "    because: moving house"]
+
+
+@pytest.mark.parametrize("arguments", [["--reason", "why not"], ["3", "--stop"], ["--share", "0.5"]])
+def test_what_is_to_become_of_which_shadow_has_to_be_said(arguments: list[str]) -> None:
+    assert CliRunner().invoke(commands, ["shadow", *arguments]).exit_code == 2
 
 
 def gone(folder: Path) -> Process:

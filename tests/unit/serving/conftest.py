@@ -28,7 +28,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.lines: list[str] = []
         self.behaviour: dict[str, str] = {}
-        self.config = DeployConfig(port=free_port(), timeout_seconds=10)
+        self.config = DeployConfig(port=free_port(), timeout_seconds=10, workers=1)
         self.package = ModelPackage(folder / "package")
         (folder / "package" / "golden").mkdir(parents=True)
         (folder / "package" / "golden" / "0.jpg").write_bytes(b"a picture")

@@ -4,7 +4,7 @@ import pytest
 
 from imago.config import DeployConfig
 from imago.serving.deployment import HISTORY, LONGEST, Event, State, Version
-from imago.serving.history import entries, with_end
+from imago.serving.history import entries, with_end, with_recoveries
 
 
 def happened(*events: tuple[str, str]) -> list[Event]:
@@ -33,6 +33,17 @@ def test_the_version_that_began_last_serves():
 def test_what_happened_next_is_how_a_version_ended(event, outcome, ending):
     first, _ = entries(happened(("deployed", "moths:1"), event))
     assert (first.outcome, first.until, first.ending) == (outcome, "2026-01-01T00:00:01+00:00", ending)
+
+
+def test_a_lost_supervisor_that_was_replaced_is_told_once_and_ends_nothing():
+    state = State(current=Version(tag="moths:1", config=DeployConfig(), since="2026-01-01T00:00:00+00:00"))
+    state = state.with_event("deployed", "moths:1")
+    lost = [(1767225605.0, "its server process 7 was killed, 8 took its place")]
+    told = with_recoveries(with_recoveries(state, lost), lost)
+    deployed, recovered = entries(told.history)
+    assert deployed.outcome == "serving"
+    assert (recovered.action, recovered.detail, recovered.outcome) == ("recovered", lost[0][1], None)
+    assert recovered.time == "2026-01-01T00:00:05+00:00"
 
 
 def test_a_version_that_failed_to_come_up_ends_nothing():

@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 from imago.errors import ConfigError, DeploymentFailed
-from imago.serving import deployment, processes
+from imago.serving import deployment, processes, trial
 from imago.serving.package import ModelPackage
 from imago.serving.rollout import Deployment
 from tests.packages import picture_bytes
+from tests.waiting import until
 from tests.workspace import free_port
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
@@ -161,8 +162,8 @@ def test_history_says_who_deployed_why_and_how_each_version_ended(house):
     house.behaviour["moths:3"] = "wrong"
     with pytest.raises(DeploymentFailed):
         house.deploy(3)
-    house.named("moths", by="run.py deployment rollback").rollback()
-    house.named("moths", by="run.py deployment stop").stop()
+    house.named("moths", by="run.py deployment rollback").rollback(reason="it is bad")
+    house.named("moths", by="run.py deployment stop").stop(reason="for the night")
     first, second, third, back, stopped = Deployment("moths").history()  # what another process reads
     assert (first.version, first.by) == ("1", "training run 1")
     assert first.reason == "First of its name: 97.0% of the test pictures named rightly."
@@ -172,6 +173,7 @@ def test_history_says_who_deployed_why_and_how_each_version_ended(house):
     assert "golden sample 0.jpg was answered 'cat', not 'moth'" in third.detail
     assert (back.outcome, back.by, back.until) == ("stopped", "run.py deployment rollback", stopped.time)
     assert (stopped.action, stopped.by, stopped.outcome) == ("stopped", "run.py deployment stop", None)
+    assert (back.reason, stopped.reason) == ("it is bad", "for the night")
 
 
 def test_a_version_that_cannot_even_be_tried_is_in_the_history(house):
@@ -217,6 +219,58 @@ def test_a_version_whose_workers_die_while_it_is_tried_never_stops_the_one_that_
     assert house.version() == "1"
     assert "| out of memory, and out of luck" in house.lines
     assert [entry.outcome for entry in house.moths.history()] == ["serving", "failed"]
+
+
+def test_a_version_takes_over_only_once_all_its_workers_are_ready(house, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "PROGRESS_SECONDS", 0.1)
+    house.deploy(1)
+    house.behaviour["moths:2"] = f"late:{tmp_path / 'first'}"
+    rollout = threading.Thread(target=house.deploy, args=(2,), kwargs={"workers": 2})
+    rollout.start()
+    waits = "waiting for moths:2: 1 of 2 workers ready, "
+    until(lambda: any(line.startswith(waits) for line in house.lines), 10, lambda: str(house.lines))
+    assert house.version() == "1"
+    (tmp_path / "now").touch()
+    rollout.join()
+    assert house.version() == "2"
+    assert processes.ask(deployment.read("moths").current.process, "status")["ready"] == 2
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [("frail", r"\d of its workers died while it was started"), ("shy", "1 of 2 workers accepted on the public port")],
+)
+def test_a_version_of_which_one_worker_fails_never_stops_the_one_that_serves(house, tmp_path, behaviour, reason):
+    before = house.deploy(1)
+    house.behaviour["moths:2"] = f"{behaviour}:{tmp_path / 'first'}"
+    with pytest.raises(DeploymentFailed, match=f"moths:2 was not deployed, moths:1 still serves: {reason}"):
+        house.deploy(2, workers=2)
+    assert house.moths.status().pids == before.pids
+    assert {house.version() for _ in range(8)} == {"1"}
+
+
+def test_what_a_version_has_taken_is_answered_before_it_is_given_up(house, monkeypatch):
+    house.deploy(1)
+    house.behaviour["moths:2"] = "slow"  # to answer what it is asked, not to start
+    answers: list[str] = []
+    write = deployment.write
+
+    def asked_and_full(name, state):
+        if state.current and state.current.tag == "moths:2":
+            asking = threading.Thread(target=lambda: answers.append(httpx.post(f"{private}/slow", content=b"x").text))
+            private = f"http://127.0.0.1:{state.current.process.port}"
+            asking.start()
+            threads.append(asking)
+            until(lambda: "begun" in "".join(processes.log_tail(state.current.process)), 10, "it is asked")
+            raise OSError(28, "No space left on device")
+        write(name, state)
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(deployment, "write", asked_and_full)
+    with pytest.raises(DeploymentFailed, match="No space left"):
+        house.deploy(2)
+    threads[0].join()
+    assert [json.loads(answer)["model"]["version"] for answer in answers] == ["2"]
 
 
 def test_what_an_interrupted_deployment_left_behind_is_ended_by_the_next(house):

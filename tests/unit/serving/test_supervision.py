@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from imago.serving import deployment, processes
+from imago.serving.supervisor import LOOP_DEATHS
 from tests.waiting import until
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
@@ -45,6 +46,25 @@ def test_a_killed_worker_is_replaced(house):
     until(is_replaced, 5, "the worker has not been replaced")
     assert house.version() == "1"
     assert house.moths.status().pids[0] == status.pids[0]
+
+
+def test_where_no_worker_can_be_started_the_others_go_on_until_one_can(house):
+    supervisor, victim, _ = house.deploy(1, workers=2).pids
+    process = deployment.read("moths").current.process
+    soft, hard = psutil.Process(supervisor).rlimit(psutil.RLIMIT_NOFILE)
+    psutil.Process(supervisor).rlimit(psutil.RLIMIT_NOFILE, (0, hard))  # it may open no file more
+    os.kill(victim, signal.SIGKILL)
+
+    def failures() -> int:
+        return Path(process.folder, "server.log").read_text().count("a worker ended before it began")
+
+    until(lambda: failures() > LOOP_DEATHS, 60, "it is not tried again")
+    with pytest.raises(processes.NoAnswerError):
+        processes.ask(process, "status", timeout=1)
+    assert {house.version() for _ in range(8)} == {"1"}
+    psutil.Process(supervisor).rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    until(lambda: len(house.moths.status().pids) == 3, 60, "it is not replaced")
+    assert house.moths.status().pids[0] == supervisor
 
 
 def test_a_crash_loop_is_stopped_and_told_with_the_end_of_the_log(house, tmp_path):

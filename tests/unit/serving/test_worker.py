@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imago.config import DeployConfig
+from imago.serving.processes import GRACE_SECONDS
 from imago.serving.settings import ServingSettings
-from imago.serving.worker import MAX_CONNECTIONS, Shortcut
+from imago.serving.worker import DRAIN_SECONDS, MAX_CONNECTIONS, QUIET_SECONDS, Shortcut, configured
 
 
 class Slow:
@@ -56,6 +57,12 @@ def test_what_the_server_answers_itself_still_goes_through_it() -> None:
         assert endpoint.get("/readyz").text == "theirs"
         assert endpoint.post("/readyz").text == "ours /readyz"
     assert Slow.seen == ["lifespan", "/readyz", "/readyz"]
+
+
+def test_a_worker_ends_before_its_supervisor_would_kill_it() -> None:
+    last = configured(None).timeout_graceful_shutdown
+    assert last is not None
+    assert QUIET_SECONDS + DRAIN_SECONDS + last < GRACE_SECONDS - 2
 
 
 def test_as_many_connections_are_held_however_it_is_started() -> None:

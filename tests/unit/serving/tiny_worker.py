@@ -2,7 +2,10 @@
 
 Its behaviour is the second argument: good, wrong (another label), liar (another version), babbler (no JSON), dead,
 mute, stubborn, keyed (asks for the probe's key), mortal (dies as soon as there is the file named after a colon),
-wedged (hears neither its supervisor nor SIGTERM once it serves), chatty (logs each request).
+wedged (hears neither its supervisor nor SIGTERM once it serves), chatty (logs each request), slow (takes 4 s to end
+with what it has begun, which it logs). Of several workers, all but the one that makes the file named after a colon are
+late (ready once there is a file `now` beside it), frail (dead at their start) or shy (dead when they are to accept on
+the public port).
 """
 
 import argparse
@@ -13,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -36,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
+        if BEHAVIOUR == "slow":
+            sys.stderr.write("begun\n" if "slow" in self.path else "")
         if BEHAVIOUR == "chatty" and b"\n" not in content:
             sys.stderr.write(f"{os.getpid()} was asked: {content.decode()}.\n")
         if self.refused():
@@ -64,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if "slow" in self.path:
             DRAINING.wait(30)
+            if BEHAVIOUR == "slow":
+                time.sleep(4)
         self.wfile.write(content)
 
     def log_message(self, *_):
@@ -95,6 +103,19 @@ def die():
 
 if BEHAVIOUR == "mortal":
     threading.Thread(target=die, daemon=True).start()
+
+
+def is_first():
+    with suppress(FileExistsError), Path(FILE).open("x"):
+        return True
+    return False
+
+
+OTHER = BEHAVIOUR in {"late", "frail", "shy"} and not is_first()
+if OTHER and BEHAVIOUR == "frail":
+    sys.exit("out of memory")
+while OTHER and BEHAVIOUR == "late" and not Path(FILE).with_name("now").exists():
+    time.sleep(0.01)
 control = socket.socket(fileno=ARGUMENTS.control)
 servers = [serve(socket.socket(fileno=ARGUMENTS.fd))]
 control.send(b"R")
@@ -102,6 +123,8 @@ while True:
     message, fds, _, _ = socket.recv_fds(control, 64, 4)
     if not message or b"D" in message:
         break
+    if OTHER and BEHAVIOUR == "shy":
+        sys.exit("it does not dare")
     servers += [serve(socket.socket(fileno=fd)) for fd in fds]
     control.send(b"A")
     if BEHAVIOUR == "wedged":
