@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import Figure
 from benchmarks.apart import beside
-from benchmarks.load import HOST, press
+from benchmarks.load import HOST
 from benchmarks.served import Server
 
 LATE_SECONDS = 60.0  # after which a request that is not answered is lost
@@ -51,7 +51,6 @@ class Live:
 class Pressure:
     """How hard an endpoint is pressed, and for how long."""
 
-    requests: int = 600  # by which it is found how many a second it can answer
     clients: int = 16
     seconds: float = 30.0  # at each rate
     minutes: float = 5.0
@@ -59,10 +58,13 @@ class Pressure:
 
 
 def latency(server: Server, messages: Sequence[bytes], how: Pressure) -> Iterator[Figure]:
-    """Ask at random moments, four fifths as often as it can answer, then twice as often, then hardly."""
-    begun = time.perf_counter()
-    press(server.port, messages, clients=how.clients, requests=how.requests, seconds=300)
-    rate = how.requests / (time.perf_counter() - begun)
+    """Ask at random moments, four fifths as often as it can answer, then twice as often, then hardly.
+
+    How often it can is asked by the same client, who takes a part of this machine as well.
+    """
+    busy = crowd(server.port, messages, clients=how.clients, seconds=how.seconds / 3)
+    _require(busy, {200})
+    rate = len(busy) / (how.seconds / 3)
     calm = rain(server.port, messages, rate=0.8 * rate, seconds=how.seconds)
     _require(calm, {200})
     yield beside("serving.p99_at_four_fifths", _percentile(calm, 99), _percentile(calm, 50), "seconds, p99 and median")

@@ -124,9 +124,14 @@ def _forget_dead(folder: Path) -> None:
     """Forget how many requests a worker had under way when it was killed: nothing else would ever say they are over."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    for pid in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*.db")}:
-        if not psutil.pid_exists(int(pid)):
-            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
+    for pid in _writers(folder, "gauge_live*.db"):
+        if not psutil.pid_exists(pid):
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _writers(folder: Path, files: str = "*.db") -> set[int]:
+    """Return the numbers of the processes that have counted there, alive or not."""
+    return {int(file.stem.rpartition("_")[2]) for file in folder.glob(files)}
 
 
 def share_between_workers(folder: Path) -> bool:
@@ -141,8 +146,8 @@ def share_between_workers(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
-            if old.name.isdigit() and not Path("/proc", old.name).exists() and Path("/proc").is_dir():
-                shutil.rmtree(old, ignore_errors=True)
+            if old.name.isdigit() and not any(map(psutil.pid_exists, {int(old.name), *_writers(old)})):
+                shutil.rmtree(old, ignore_errors=True)  # else workers serve on whose supervisor was lost
         ours = folder / str(os.getppid())
         with (folder / "lock").open("wb") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)  # workers start together

@@ -46,7 +46,7 @@ class Prediction:
     rejected: bool
     reason: str | None
     embedding: Floats  # (D,)
-    features: dict[str, float]
+    features: dict[str, float]  # of what the network was shown
     width: int
     height: int
 
@@ -194,8 +194,9 @@ class Runtime:
 
     def _prepare_picture(self, picture: RGB, shape: tuple[int, int]) -> _Prepared:
         height, width = shape
-        tensor = transforms.preprocess(picture, self.spec.preprocessing)
-        return _Prepared(tensor, picture_features(picture), width, height)
+        square = transforms.resize_to_square(picture, self.spec.preprocessing.image_size)
+        tensor = transforms.normalise(square, self.spec.preprocessing)
+        return _Prepared(tensor, picture_features(square), width, height)
 
     def _answer(self, prepared: _Prepared, probabilities: Floats, embedding: Floats, top_k: int) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")[:top_k]

@@ -56,7 +56,7 @@ def test_data_is_measured_on_both_sides() -> None:
 @pytest.mark.slow
 def test_the_endpoint_is_measured_beside_services_written_by_hand() -> None:
     asked = serving.Load((ARCHITECTURE,), 64, pictures=((80, 60),), clients=(1, 4), requests=40, rounds=1, workers=2)
-    pressed = Pressure(requests=60, clients=4, seconds=2, minutes=0.1, crowd=8)
+    pressed = Pressure(clients=4, seconds=2, minutes=0.1, crowd=8)
     figures = list(serving.figures(asked, rounds=2, how=pressed))
     cpu = [f"{theirs}.{ARCHITECTURE}.80x60.{clients}" for clients in (1, 4) for theirs in ("eager", "onnx", "bare")]
     batches = [(what, size) for what in ("pictures", "graph") for size in (2, 4, 8)]

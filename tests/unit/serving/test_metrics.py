@@ -27,13 +27,13 @@ def test_the_folder_is_the_servers_own(tmp_path: Path) -> None:
     assert (ours / "counter_1.db").exists()
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="without /proc nothing tells which server is gone")
 def test_what_a_server_left_that_is_gone_is_cleared(tmp_path: Path) -> None:
-    gone, alive = tmp_path / "999999999", tmp_path / str(os.getpid())
-    gone.mkdir()
-    alive.mkdir()
+    gone, alive, orphaned = tmp_path / "999999999", tmp_path / str(os.getpid()), tmp_path / "999999998"
+    for folder, writer in ((gone, 999999997), (alive, 999999997), (orphaned, os.getpid())):
+        folder.mkdir()
+        (folder / f"counter_{writer}.db").write_bytes(b"")
     share_between_workers(tmp_path)
-    assert (gone.exists(), alive.exists()) == (False, True)
+    assert (gone.exists(), alive.exists(), orphaned.exists()) == (False, True, True)
 
 
 def test_what_another_server_left_that_had_the_same_number_is_cleared(tmp_path: Path) -> None:
