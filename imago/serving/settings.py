@@ -40,7 +40,7 @@ class ServingSettings:
     rate_limit: float = 0.0  # requests a second and key, or address; 0: no limit
     rates: Path | None = None  # the file in which the workers of one server count for it; None: each counts for itself
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
-    max_waiting: int = 64  # requests of one worker that were read whole and are not yet answered
+    max_waiting: int = 128  # requests of one worker that were read whole and are not yet answered
     max_held_bytes: int = 256_000_000  # of bodies in one worker, from their arrival to the answer; see `held_bytes`
     max_connections: int = 1000  # of one worker
     upload_seconds: float = 30.0

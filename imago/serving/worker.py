@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import logging
@@ -292,6 +293,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through it again would hold all requests up, for 20 ms and more
         self.control.setblocking(False)
         self.loop = asyncio.get_running_loop()
         self.loop.add_reader(self.control, self._listen)
