@@ -11,6 +11,7 @@ from torch import nn
 from imago.evaluation.class_activation import NoClassActivationError, class_activation_maps
 
 SIZE, PATCH = 64, 16
+NETWORKS = 3  # whose mean counts: one and the same seed teaches another network on another processor
 SHARE = (PATCH / SIZE) ** 2  # of the picture's area
 
 
@@ -49,7 +50,7 @@ def one_thread() -> Iterator[None]:
     ("architecture", "options", "steps"),
     [
         ("test_byobnet", {"output_stride": 16}, 60),
-        ("test_vit", {"img_size": SIZE}, 150),
+        ("test_vit", {"img_size": SIZE}, 100),
         ("test_vit", {"img_size": SIZE, "global_pool": "avg"}, 100),
     ],
     ids=["cnn", "vit with a class token", "vit of averaged places"],
@@ -57,8 +58,17 @@ def one_thread() -> Iterator[None]:
 def test_the_map_lies_on_the_patch_that_the_class_was_learnt_from(
     architecture: str, options: dict[str, object], steps: int
 ) -> None:
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
+    found = [taught(architecture, options, steps, seed) for seed in range(NETWORKS)]
+    mass_before, mass, hottest = np.mean(found, axis=0)
+    assert mass_before < 2 * SHARE
+    assert mass > 3 * SHARE
+    assert hottest > 0.8
+
+
+def taught(architecture: str, options: dict[str, object], steps: int, seed: int) -> tuple[float, float, float]:
+    """Teach a network; return the share of the mass on the patch before, and both that `on_the_patch` gives after."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     module = timm.create_model(architecture, num_classes=2, **options)
     pixels, classes, mask = stamped(32, rng)
     mass_before, _ = on_the_patch(module, pixels, classes, mask)
@@ -72,10 +82,7 @@ def test_the_map_lies_on_the_patch_that_the_class_was_learnt_from(
         optimizer.step()
     with torch.inference_mode():
         assert (module.eval()(torch.from_numpy(pixels)).argmax(1).numpy() == classes).mean() > 0.9
-    mass, hottest = on_the_patch(module, pixels, classes, mask)
-    assert mass_before < 2 * SHARE
-    assert mass > 3 * SHARE
-    assert hottest > 0.8
+    return mass_before, *on_the_patch(module, pixels, classes, mask)
 
 
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_efficientnet"])
