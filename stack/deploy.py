@@ -69,8 +69,10 @@ def rollback(name: str, say: Callable[[str], None], *, by: str, reason: str = ""
     It serves first, and goes on to whatever becomes of the rest: what it replaced is wanted by nobody. Where it does
     not stand for production yet after an earlier try, this is that try's end, and no second step back.
     """
-    served = Deployment(name, by=by, on_progress=say)
-    status = served.start(reason=reason) if deployment.read(name).unpromoted else served.rollback(reason=reason)
+    served, state = Deployment(name, by=by, on_progress=say), deployment.read(name)
+    if state.previous is not None and not state.unpromoted:
+        version_of(name, state.previous.model["version"]).package()  # what is gone could never stand for production
+    status = served.start(reason=reason) if state.unpromoted else served.rollback(reason=reason)
     return finish_rollback(name, by=by, reason=reason) if status.running else status
 
 

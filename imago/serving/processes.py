@@ -28,7 +28,7 @@ LOG_BYTES = 5_000_000  # of server.log; two more of that size are kept
 GRACE_SECONDS = 30.0
 ORPHANS_GRACE_SECONDS = 10.0
 ORPHANS_ROUNDS = 3
-RECOVERY_SECONDS = 3.0  # in which another supervisor takes the place of one that was lost
+RECOVERY_SECONDS = 15.0  # in which another supervisor takes the place of one that was lost, also at a second try
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 _children: dict[int, "subprocess.Popen[bytes]"] = {}

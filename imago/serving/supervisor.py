@@ -86,7 +86,7 @@ class Supervisor:
         self.failed_starts = 0  # in a row
         self.lost = 0  # workers that died since one of them has answered
         self.was_ready = False
-        self.stopping = False
+        self.stopping = ""  # by which signal
         self.respawn_at = 0.0
         self.how = ""
         self.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -111,11 +111,13 @@ class Supervisor:
                 return 1
             for _ in selector.select(timeout=0.1):
                 self._answer()
+        if os.path.exists(self.path):  # noqa: PTH110  (a deployment's commands remove it first)
+            leave_word(self.folder, f"its server process was ended by {self.stopping}")
         self._end()
         return 0
 
-    def _stop(self, *_: object) -> None:
-        self.stopping = True
+    def _stop(self, number: int, _: object) -> None:
+        self.stopping = signal.Signals(number).name
 
     def _tend(self) -> None:
         for worker in list(self.workers):
@@ -148,7 +150,7 @@ class Supervisor:
         if now - self.asked_for_relief < RELIEF_SECONDS:
             return ""
         if not self.was_ready:
-            enough = self.failed_starts >= EARLY_DEATHS
+            enough = self.failed_starts >= EARLY_DEATHS + self.count - 1
             return f"its worker ended {self.failed_starts} times before it answered, last {self.how}" if enough else ""
         if any(worker.ready and now - worker.since > LOOP_SECONDS for worker in self.workers):
             return ""
@@ -219,7 +221,10 @@ class Supervisor:
                 return {"ok": True} if self.public is not None else {"error": "nothing is published here"}
             case "relieve":
                 self.asked_for_relief = time.monotonic()
-                return {"relieved": self._accepting() == self.count}
+                relieved = self._accepting() == self.count
+                if relieved:
+                    self.deaths.clear()  # as those before had the memory, say, that was lacking
+                return {"relieved": relieved}
         return {
             "pid": os.getpid(),
             "port": self.private.getsockname()[1],

@@ -289,6 +289,7 @@ class Server(uvicorn.Server):
         self.private = private
         self.environment = environment
         self.public: socket.socket | None = None
+        self.told_to_end = False
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -316,9 +317,11 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain where somebody else than the supervisor ends this process, at once where that is said again."""
-        if sig == signal.SIGTERM and self.started and not self.app.on:
-            self.app.on = True
-            self.loop.call_soon_threadsafe(lambda: self._begin(self.drain()))
+        if sig == signal.SIGTERM and self.started and not self.told_to_end:
+            self.told_to_end = True
+            if not self.app.on:
+                self.app.on = True
+                self.loop.call_soon_threadsafe(lambda: self._begin(self.drain()))
         else:
             super().handle_exit(sig, frame)
 

@@ -93,6 +93,7 @@ def test_a_crash_loop_is_stopped_and_told_with_the_end_of_the_log(house, tmp_pat
 def orphaned(house, monkeypatch):
     """The numbers of a supervisor that was killed and of its worker, which ignores SIGTERM and lives on."""
     monkeypatch.setattr(processes, "ORPHANS_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "RECOVERY_SECONDS", 0.2)
     house.behaviour["moths:1"] = "wedged"
     supervisor, worker = house.deploy(1).pids
     os.kill(supervisor, signal.SIGKILL)
@@ -161,6 +162,13 @@ def test_workers_end_with_a_killed_supervisor_and_start_brings_the_version_back(
     assert not house.moths.status().running
     assert house.moths.start().running
     assert house.version() == "1"
+
+
+def test_a_supervisor_that_somebody_else_ends_says_so(house):
+    os.kill(house.deploy(1).pids[0], signal.SIGTERM)
+    until(lambda: not house.moths.status().pids, 15, "it is not gone")
+    assert house.moths.status().reason == "its server process was ended by SIGTERM"
+    assert house.moths.start().running
 
 
 def test_after_a_reboot_the_recorded_process_is_not_taken_for_another_with_its_number(house):
