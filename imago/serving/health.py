@@ -1,11 +1,15 @@
 """Whether a version answers, and what is known of one that does not."""
 
+import time
+
 import httpx
 
 from imago.serving import processes
 from imago.serving.deployment import Process, State, Version
 from imago.serving.history import last_end, with_end, with_recoveries
 from imago.serving.settings import PROBE_HEADER
+
+ANSWER_SECONDS = 5.0  # in which a supervisor answers
 
 
 def answers(url: str) -> bool:
@@ -18,12 +22,15 @@ def answers(url: str) -> bool:
 
 def serves(version: Version) -> bool:
     """Say whether its supervisor lives, and has the public port."""
-    if version.process is None or not processes.recovering(version.process):
-        return False
-    try:
-        return bool(processes.ask(version.process, "status", timeout=5)["published"])
-    except processes.NoAnswerError:
-        return False
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while version.process is not None and processes.recovering(version.process):
+        try:
+            return bool(processes.ask(version.process, "status", timeout=ANSWER_SECONDS)["published"])
+        except processes.NoAnswerError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)  # one that is being killed at this moment is there still, and says nothing
+    return False
 
 
 def why_not(state: State, process: Process | None) -> str | None:

@@ -29,7 +29,7 @@ import uvicorn
 from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-QUIET_SECONDS = 0.5
+LINGER_SECONDS = 2.0  # that a client may take to ask once more, and be told that this is the last answer here
 DRAIN_SECONDS = 25.0
 LAST_SECONDS = 2  # for what has not ended in that time: the supervisor kills after 30
 SUPERVISOR = "IMAGO_SUPERVISOR"  # how ours was started, as JSON
@@ -143,6 +143,10 @@ class Patient(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Tell whether it waits for its client to ask, who has also taken the answer before."""
         return self.idle_since < math.inf and not self.transport.get_write_buffer_size()
+
+    def is_left(self, since: float) -> bool:
+        """Tell whether its client has asked nothing for a while since then: to close it loses no request."""
+        return self.is_idle() and time.monotonic() - max(self.idle_since, since) > LINGER_SECONDS
 
     def _make_room(self) -> None:
         others = [one for one in self.connections if isinstance(one, Patient) and one is not self and one.is_idle()]
@@ -363,15 +367,19 @@ class Server(uvicorn.Server):
         await self.drain()
 
     async def drain(self) -> None:
-        """Accept nothing more, answer what is under way, then end."""
+        """Accept nothing more, answer what is under way and what clients on their connections ask next, then end."""
         for server in self.servers:
             server.close()
         self.app.on = True
-        deadline = self.loop.time() + DRAIN_SECONDS
-        await asyncio.sleep(QUIET_SECONDS)
-        while self.server_state.tasks and self.loop.time() < deadline:
+        since = time.monotonic()
+        await asyncio.sleep(0.05)  # only then is what was just accepted among the connections
+        while self._is_busy(since) and time.monotonic() < since + DRAIN_SECONDS:
             await asyncio.sleep(0.05)
         self.should_exit = True
+
+    def _is_busy(self, since: float) -> bool:
+        connections = (one for one in self.server_state.connections if isinstance(one, Patient))
+        return bool(self.server_state.tasks) or not all(one.is_left(since) for one in connections)
 
 
 def main() -> None:

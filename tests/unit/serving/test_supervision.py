@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,15 @@ def test_a_malformed_request_to_the_supervisor_ends_nothing(house, request_):
         client.shutdown(socket.SHUT_WR)
         assert b"not a request" in client.recv(65536)
     assert house.moths.status().pids == before.pids
+
+
+def test_a_supervisor_that_says_nothing_for_a_moment_hands_its_port_over_all_the_same(house):
+    house.deploy(1)
+    control = Path(deployment.read("moths").current.process.control)
+    away = control.rename(control.with_name("away"))
+    threading.Timer(0.5, lambda: away.rename(control)).start()
+    assert house.deploy(2).running
+    assert house.version() == "2"
 
 
 def test_a_worker_that_ignores_sigterm_is_ended_too(house):

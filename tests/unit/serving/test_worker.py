@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imago.config import DeployConfig
 from imago.serving.processes import GRACE_SECONDS
 from imago.serving.settings import ServingSettings
-from imago.serving.worker import DRAIN_SECONDS, MAX_CONNECTIONS, QUIET_SECONDS, Shortcut, configured
+from imago.serving.worker import DRAIN_SECONDS, MAX_CONNECTIONS, Shortcut, configured
 
 
 class Slow:
@@ -62,7 +62,7 @@ def test_what_the_server_answers_itself_still_goes_through_it() -> None:
 def test_a_worker_ends_before_its_supervisor_would_kill_it() -> None:
     last = configured(None).timeout_graceful_shutdown
     assert last is not None
-    assert QUIET_SECONDS + DRAIN_SECONDS + last < GRACE_SECONDS - 2
+    assert DRAIN_SECONDS + last < GRACE_SECONDS - 2
 
 
 def test_as_many_connections_are_held_however_it_is_started() -> None:
