@@ -139,7 +139,8 @@ def history(name: str | None, as_json: bool) -> None:
         click.echo("Nothing was ever deployed.")
     for entry in found:
         when = f"at {entry.until}" if entry.until else ""
-        became = ", ".join(word for word in (f"{entry.outcome or ''} {when}".strip(), entry.ending) if word)
+        outcome = entry.outcome if entry.outcome and entry.outcome != entry.action else ""
+        became = ", ".join(word for word in (f"{outcome} {when}".strip(), entry.ending) if word)
         click.echo(f"{entry.time}  {entry.tag}  {entry.action}{became and f': {became}'}")
         said = {"": entry.detail, "by ": entry.by, "because: ": entry.reason}
         for word, line in said.items():
@@ -235,6 +236,8 @@ def _show(status: object, as_json: bool) -> None:
             click.echo(f"| {line}")
     else:
         click.echo("Nothing was ever deployed.")
+    if status.pids:
+        click.echo(f"Processes: {', '.join(map(str, status.pids))}")
     if status.shadow:
         from cli.shadow import tell_status
 

@@ -14,7 +14,7 @@ from imago.serving import shadow as shadows
 from imago.serving.deployment import Status
 from imago.serving.rollout import Deployment
 from stack.bentoml_deployer import ImagoBentoMLDeployer, ImagoServiceConfig
-from stack.production import give_back, promote, require_unreplaced, version_of
+from stack.production import give_back, production_version, promote, require_unreplaced, version_of
 
 logger = logging.getLogger("imago.deploy")
 
@@ -57,10 +57,11 @@ def ensure_deployed(
     tag: str, config: DeployConfig, *, champion: str | None = None, by: str = "", reason: str = ""
 ) -> Status:
     """Serve a Bento unless it is serving already, as configured. Raises DeploymentFailed, as `deploy` does."""
-    served = Deployment(deployment.model_of(tag)["name"])
-    return (
-        served.status() if served.serves(tag, config) else deploy(tag, config, champion=champion, by=by, reason=reason)
-    )
+    name = deployment.model_of(tag)["name"]
+    served = Deployment(name)
+    if served.serves(tag, config) and not deployment.read(name).unpromoted:
+        return served.status()
+    return deploy(tag, config, champion=champion, by=by, reason=reason)
 
 
 def rollback(name: str, say: Callable[[str], None], *, by: str, reason: str = "") -> Status:
@@ -73,15 +74,20 @@ def rollback(name: str, say: Callable[[str], None], *, by: str, reason: str = ""
     if state.previous is not None and not state.unpromoted:
         version_of(name, state.previous.model["version"]).package()  # what is gone could never stand for production
     status = served.start(reason=reason) if state.unpromoted else served.rollback(reason=reason)
-    return finish_rollback(name, by=by, reason=reason) if status.running else status
+    return finish_rollback(name, by=by, reason=reason, again=bool(state.unpromoted)) if status.running else status
 
 
-def finish_rollback(name: str, *, by: str, reason: str = "") -> Status:
-    """Let what was rolled back to, and serves, stand for production, where it does not yet. Raises ImagoError."""
+def finish_rollback(name: str, *, by: str, reason: str = "", again: bool = True) -> Status:
+    """Let what was rolled back to, and serves, stand for production, where it does not yet.
+
+    Raises ImagoError where it cannot; `again`, also where another was promoted since the try before.
+    """
     state = deployment.read(name)
     current = state.current
     if state.unpromoted is None or current is None:
         return Deployment(name).status()
+    if again:
+        _require_unpromoted_since(current, state.previous)
     try:
         version = version_of(name, current.model["version"])
         promote(name, version.number, version.package(), reason=reason or "rolled back to")
@@ -92,6 +98,20 @@ def finish_rollback(name: str, *, by: str, reason: str = "") -> Status:
             f"{first_line(error)} Once that is mended, `python run.py deployment rollback --name {name}` ends it: it "
             "moves the stage, and leaves what serves."
         ) from error
+
+
+def _require_unpromoted_since(current: deployment.Version, replaced: deployment.Version | None) -> None:
+    """Give a rollback's end up where a version stands for production that is neither its own nor what it replaced."""
+    name = current.model["name"]
+    standing = production_version(name)
+    known = {version.model["version"] for version in (current, replaced) if version}
+    if standing is None or standing.number in known:
+        return
+    Deployment(name).give_up_promotion()
+    raise ImagoError(
+        f"{current.tag} serves on {current.endpoint}, and version {standing.number}, promoted since that was rolled "
+        "back to, goes on to stand for production: run the training that made it again to serve it."
+    )
 
 
 def shadow(name: str, number: str, share: float, say: Callable[[str], None], *, by: str, reason: str = "") -> Status:

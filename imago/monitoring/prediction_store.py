@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from imago.serving.runtime import Prediction
 
-MOST_KEPT = 1_000_000  # predictions, which take 5 to 9 GB
+MOST_KEPT = 1_000_000  # predictions of a model, which take 5 to 9 GB
+PORTION = 5_000  # of what is forgotten, in one transaction: others write in between
 
 _TYPES = {
     "prediction_id": "TEXT PRIMARY KEY",
@@ -71,13 +72,15 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 _SCHEMA = (
     _create("predictions", _TYPES),
     "CREATE INDEX IF NOT EXISTS predictions_time ON predictions (time)",
+    "CREATE INDEX IF NOT EXISTS predictions_model ON predictions (model, time)",
     _create("shadows", _SHADOW_TYPES),
     "CREATE INDEX IF NOT EXISTS shadows_time ON shadows (time)",
 )
 _INSERT = _insert("predictions", COLUMNS)
 _INSERT_SHADOW = _insert("shadows", SHADOW_COLUMNS)
-_LAST_OVER = "SELECT time FROM predictions ORDER BY time DESC LIMIT 1 OFFSET ?"
-_OLD = "WHERE time < :before OR time <= :last_over"
+_LAST_OVER = "SELECT time FROM predictions WHERE model = :model ORDER BY time DESC LIMIT 1 OFFSET :most"
+_OLD = "time < :before"
+_OVER = "model = :model AND time <= :last_over"
 _KNOWN = "SELECT 1 FROM predictions WHERE prediction_id = :prediction_id AND model = :model"
 _FEEDBACK = "UPDATE predictions SET feedback = :label WHERE prediction_id = :prediction_id AND model = :model"
 _WITHIN = "FROM predictions WHERE time >= :since AND time < :until"
@@ -261,18 +264,29 @@ class PredictionStore:
         rows = self._rows(_LAST_VERSION, _values(since, until, model, None))
         return str(rows[0][0]) if rows else None
 
-    def prune(self, before: datetime, *, most: int = MOST_KEPT) -> int:
-        """Forget the predictions made before a moment, and the oldest of more than so many; return how many they were.
+    def prune(self, before: datetime, *, model: str, most: int = MOST_KEPT) -> int:
+        """Forget the predictions made before a moment, and the oldest of more than so many of a model.
 
-        Their shadows' go with them.
+        Return how many they were. Their shadows' go with them.
         """
-        if not self.path.exists():
-            return 0
-        with self._connect() as connection:
-            (last_over,) = connection.execute(_LAST_OVER, (most,)).fetchone() or (None,)
-            values = {"before": timestamp(before), "last_over": last_over}
-            connection.execute(f"DELETE FROM shadows {_OLD}", values)  # noqa: S608 - a constant
-            return connection.execute(f"DELETE FROM predictions {_OLD}", values).rowcount  # noqa: S608
+        last_over = self._rows(_LAST_OVER, {"model": model, "most": most})
+        values = {"before": timestamp(before), "model": model, "last_over": last_over[0][0] if last_over else None}
+        forgotten = self._forget(_OLD, values) + self._forget(_OVER, values)
+        self._rows(f"DELETE FROM shadows WHERE {_OLD}", values)  # noqa: S608 - of predictions that were never kept
+        return forgotten
+
+    def _forget(self, which: str, values: Mapping[str, Any]) -> int:
+        """Delete predictions, and what shadows answered to the same, a portion at a time; return how many."""
+        some = f"(SELECT prediction_id FROM predictions WHERE {which} ORDER BY time LIMIT {PORTION})"  # noqa: S608
+        forgotten = 0
+        while self.path.exists():
+            with self._connect() as connection:
+                connection.execute(f"DELETE FROM shadows WHERE prediction_id IN {some}", values)  # noqa: S608
+                gone = connection.execute(f"DELETE FROM predictions WHERE prediction_id IN {some}", values).rowcount  # noqa: S608
+            forgotten += gone
+            if gone < PORTION:
+                break
+        return forgotten
 
     def _rows(self, query: str, values: Mapping[str, Any]) -> list[Any]:
         if not self.path.exists():

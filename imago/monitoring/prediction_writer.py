@@ -22,7 +22,7 @@ PRUNE_SECONDS = 3600.0
 class PredictionWriter:
     """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
-    Rows older than `keep` are forgotten, so that the store does not grow without end. `on_lost` is told how many rows
+    Rows older than `keep` are forgotten, and the oldest of too many of `model`. `on_lost` is told how many rows
     were given up, each time that some were. `add` is how the store takes rows, if not as predictions, and `what` they
     are called in the log.
     """
@@ -35,6 +35,7 @@ class PredictionWriter:
         interval: float = 0.2,
         max_pending: int = MAX_PENDING,
         keep: timedelta | None = None,
+        model: str = "",
         on_lost: Callable[[int], object] = lambda _: None,
         add: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ) -> None:
@@ -42,6 +43,7 @@ class PredictionWriter:
         self.what = what
         self._add = add or store.add
         self.keep = keep
+        self.model = model
         self._prune_at = 0.0
         self.interval = interval
         self.max_pending = max_pending
@@ -106,7 +108,7 @@ class PredictionWriter:
     def _prune(self, keep: timedelta) -> None:
         self._prune_at = time.monotonic() + PRUNE_SECONDS
         try:
-            self.store.prune(datetime.now(UTC) - keep)
+            self.store.prune(datetime.now(UTC) - keep, model=self.model)
         except ImagoError as error:
             logger.warning("Old predictions were not forgotten: %s", error)
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -148,15 +148,21 @@ class Queue(Generic[T, R]):
 
 
 class Budget:
-    """A number of bytes that the bodies of all requests under way may have together."""
+    """A number of bytes that the bodies of all requests under way may have together.
 
-    def __init__(self, most: int) -> None:
+    The last half of it is for clients that hold less than `each` of them, so that one that sends much, and slowly,
+    keeps nobody else out.
+    """
+
+    def __init__(self, most: int, each: int) -> None:
         self.most = most
+        self.each = each
         self.held = 0
+        self.clients: Counter[str] = Counter()
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Give what takes so many bytes more for one request; at its end all that it took is free again.
+    def share(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Give what takes so many bytes more for a client's request; at its end all that it took is free again.
 
         What is given raises Refusal where they are not to be had.
         """
@@ -164,15 +170,20 @@ class Budget:
 
         def take(size: int) -> None:
             nonlocal taken
-            if self.held + size > self.most:
+            most = self.most if self.clients[client] + size <= self.each else self.most // 2
+            if self.held + size > most:
                 raise _overloaded()
             self.held += size
+            self.clients[client] += size
             taken += size
 
         try:
             yield take
         finally:
             self.held -= taken
+            self.clients[client] -= taken
+            if not self.clients[client]:
+                del self.clients[client]
 
 
 def _give_up(answer: asyncio.Future[R]) -> None:

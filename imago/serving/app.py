@@ -26,7 +26,7 @@ from imago.serving.admission import Budget, Queue
 from imago.serving.answers import Tested
 from imago.serving.batching import AT_ONCE
 from imago.serving.degraded import degraded
-from imago.serving.entrance import Entrance
+from imago.serving.entrance import Entrance, counted_as
 from imago.serving.feedback import Feedback
 from imago.serving.logs import Log
 from imago.serving.metrics import Metrics
@@ -46,7 +46,7 @@ from imago.serving.upload import Take, read_pictures
 OPEN_PATHS = pages.OPEN_PATHS | {"/docs.json", "/livez", "/readyz"}
 EXPLAIN_SIDE = 320  # pixels: the longer side of a heat map
 MAX_EXPLAIN = 4
-HUNG_SECONDS = 60.0  # of one turn: the longest that is measured, 4 PNGs of 50 million pixels on a busy machine, is 5
+HUNG_SECONDS = 60.0  # of one turn at its usual size: the longest measured, 4 PNGs of 50 Mpixel when busy, is 5
 
 
 class Application:
@@ -88,8 +88,8 @@ class Application:
             waited=metrics.stages["explain_wait"].observe,
             length=metrics.queue("explain").set,
         )
-        self.bodies = Budget(settings.held_bytes)
-        self.writer = _writer(settings, metrics)
+        self.bodies = Budget(settings.held_bytes, each=settings.held_bytes_each)
+        self.writer = _writer(settings, metrics, runtime.spec.name)
         self.mirror = _mirror(settings, metrics, self.version)
         self.log = log
         if log is not None:
@@ -131,7 +131,7 @@ class Application:
 
     async def predict(self, request: Request) -> Response:
         self.queue.refuse_if_full()
-        with self.bodies.share() as take:
+        with self.bodies.share(counted_as(request)) as take:
             with self.metrics.stages["read"].time():
                 (picture,) = await self._pictures(request, "image", take)
             with self.queue.place():
@@ -145,7 +145,7 @@ class Application:
 
     async def predict_batch(self, request: Request) -> Response:
         self.queue.refuse_if_full()
-        with self.bodies.share() as take:
+        with self.bodies.share(counted_as(request)) as take:
             with self.metrics.stages["read"].time():
                 pictures = await self._pictures(request, "images", take)
             with self.queue.place():
@@ -165,7 +165,7 @@ class Application:
 
     async def explain(self, request: Request) -> Response:
         self.explain_queue.refuse_if_full()
-        with self.bodies.share() as take:
+        with self.bodies.share(counted_as(request)) as take:
             (picture,) = await self._pictures(request, "image", take)
             with self.explain_queue.place():
                 png = await self.explain_queue.run(picture)
@@ -179,7 +179,7 @@ class Application:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        if self.queue.busy_seconds > HUNG_SECONDS:
+        if self.queue.busy_seconds > HUNG_SECONDS * max(1.0, self.queue.together / AT_ONCE):
             raise Refusal(503, "not_ready", "Predictions hang, and are not answered.", retry_after=10)
         parts = degraded(
             self.writer,
@@ -291,11 +291,11 @@ class Application:
             return overlay(small, heat_map(self.runtime, small))
 
 
-def _writer(settings: ServingSettings, metrics: Metrics) -> PredictionWriter | None:
+def _writer(settings: ServingSettings, metrics: Metrics, model: str) -> PredictionWriter | None:
     if settings.predictions is None:
         return None
     store = PredictionStore(settings.predictions)
-    return PredictionWriter(store, keep=timedelta(days=settings.keep_days), on_lost=metrics.lost.inc)
+    return PredictionWriter(store, keep=timedelta(days=settings.keep_days), model=model, on_lost=metrics.lost.inc)
 
 
 def _mirror(settings: ServingSettings, metrics: Metrics, version: str) -> Mirror | None:

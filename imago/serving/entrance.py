@@ -87,6 +87,7 @@ class Entrance:
         except Refusal:
             self.rate.check(counted)  # a key cannot be guessed at any rate
             raise
+        request.scope["imago.counted"] = name or counted
         request.scope["imago.client"] = name or (f"address {client_address.plain(host)}" if host else "nobody")
         self.rate.check(name or counted)
 
@@ -95,6 +96,11 @@ class Entrance:
             if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
                 return route.path
         return "none"
+
+
+def counted_as(request: Request) -> str:
+    """Return by what the client of a request is counted: its key's name, or its address."""
+    return str(request.scope.get("imago.counted", ""))
 
 
 def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from imago.errors import ImagoError, did_you_mean
 from imago.monitoring.prediction_writer import PredictionWriter
 from imago.serving.admission import Budget, Queue
+from imago.serving.entrance import counted_as
 from imago.serving.package import ModelSpec
 from imago.serving.refusal import Refusal
 from imago.serving.settings import ServingSettings
@@ -55,7 +56,7 @@ class Feedback:
     async def take(self, request: Request) -> Response:
         """Answer `POST /feedback`."""
         self.queue.refuse_if_full()
-        with self.bodies.share() as take:
+        with self.bodies.share(counted_as(request)) as take:
             body = await read_json(request, take, seconds=self.settings.upload_seconds)
         prediction_id, label = body.get("prediction_id"), body.get("label")
         if not isinstance(prediction_id, str) or not isinstance(label, str):

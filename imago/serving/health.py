@@ -23,7 +23,7 @@ def answers(url: str) -> bool:
 def serves(version: Version) -> bool:
     """Say whether its supervisor lives, and has the public port."""
     deadline = time.monotonic() + ANSWER_SECONDS
-    while version.process is not None and processes.recovering(version.process):
+    while version.process is not None and processes.alive_again(version.process):
         try:
             return bool(processes.ask(version.process, "status", timeout=ANSWER_SECONDS)["published"])
         except processes.NoAnswerError:
@@ -38,7 +38,7 @@ def why_not(state: State, process: Process | None) -> str | None:
     if process is None:
         return last_end(state.history)
     if processes.alive(process):
-        return f"its server process {process.pid} runs, but the endpoint does not answer"
+        return f"its server process {processes.supervisor(process)} runs, but the endpoint does not answer"
     return processes.how_ended(process)[0]
 
 
@@ -51,7 +51,7 @@ def told(state: State) -> State:
     if process is None:
         return state
     state = with_recoveries(state, processes.recoveries(process))
-    if processes.alive(process):
+    if processes.alive_again(process):
         return state
     reason, moment = processes.how_ended(process)
     return with_end(state, reason, time=moment)

@@ -49,13 +49,16 @@ def entries(events: Sequence[Event]) -> tuple[Entry, ...]:
 
 
 def last_end(events: Sequence[Event]) -> str | None:
-    """Say what ended what was served last; None where that is not known."""
+    """Say why nothing is served: what ended what was served last, or failed since then; None where nobody knows."""
+    if events and events[-1].action == "failed":
+        return events[-1].detail.rstrip(".")
     last = _last(events)
     if last is None or last.action in BEGINNINGS:
         return None
     if last.action == "ended":
         return last.detail
-    return " ".join(word for word in (last.action, last.detail, last.by and f"by {last.by}") if word)
+    words = (last.action, last.detail, last.by and f"by {last.by}", last.reason and f"({last.reason})")
+    return " ".join(word for word in words if word)
 
 
 def with_end(state: State, reason: str, *, time: str | None = None) -> State:

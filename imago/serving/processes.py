@@ -24,11 +24,13 @@ from imago.serving.deployment import Process, folder
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LONGEST_SOCKET_PATH = 96  # a kernel takes 104 to 108 bytes, and `.new` comes behind it
 LOGS_KEPT = 5  # folders of versions that have ended
+TAIL_BYTES = 262_144  # of a log, in which its last lines are looked for
 LOG_BYTES = 5_000_000  # of server.log; two more of that size are kept
 GRACE_SECONDS = 30.0
 ORPHANS_GRACE_SECONDS = 10.0
 ORPHANS_ROUNDS = 3
 RECOVERY_SECONDS = 15.0  # in which another supervisor takes the place of one that was lost, also at a second try
+ACCESS = '"logger": "imago.access"'  # in a log of JSON, the line of a request that was answered
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
@@ -73,17 +75,20 @@ def alive(process: Process) -> bool:
     return _live(process) is not None
 
 
-def recovering(process: Process) -> bool:
-    """Wait a moment for who takes the place of a supervisor that was lost, where its workers see to that.
-
-    Says whether there is one.
-    """
+def alive_again(process: Process) -> bool:
+    """Say whether it is alive, once who takes the place of a lost one has come, where its workers see to that."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while not (found := alive(process)) and time.monotonic() < deadline:
         if not Path(process.control).exists() or not _orphans(process):
             break
         time.sleep(0.1)
     return found
+
+
+def supervisor(process: Process) -> int:
+    """Return the number of the supervisor that was started last: the recorded one, or who took its place."""
+    starts = _starts(process)
+    return int(starts[-1]["pid"]) if starts else process.pid
 
 
 def recoveries(process: Process) -> list[tuple[float, str]]:
@@ -106,7 +111,7 @@ def ask(process: Process, do: str, *, timeout: float = 15.0, **request: Any) -> 
             with client.makefile("rb") as lines:
                 answer: dict[str, Any] = json.loads(lines.readline())
     except (OSError, ValueError) as error:
-        raise NoAnswerError(f"The server process {process.pid} does not answer: {error}") from error
+        raise NoAnswerError(f"The server process {supervisor(process)} does not answer: {error}") from error
     if "error" in answer:
         raise ImagoError(str(answer["error"]))
     return answer
@@ -158,20 +163,23 @@ def how_ended(process: Process) -> tuple[str, str | None]:
     except (OSError, ValueError, LookupError, TypeError):
         if process.created < psutil.boot_time() - 1:
             return "the machine was started anew", None
-        return f"its server process {_pid(process)} was killed", None
+        return f"its server process {supervisor(process)} was killed", None
 
 
 def log_tail(process: Process, lines: int = 15) -> list[str]:
-    """Return the last lines of a supervisor's log that say something, also of what was rotated out of it."""
+    """Return the last lines of a supervisor's log that say something, also of what was rotated out of it.
+
+    That requests were answered says nothing.
+    """
     found: list[str] = []
     for name in ("server.log", "server.log.1"):
         try:
             with (Path(process.folder) / name).open("rb") as log:
-                log.seek(max(log.seek(0, os.SEEK_END) - 32768, 0))
+                log.seek(max(log.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
                 text = log.read().decode("utf-8", errors="replace")
         except OSError:
             continue
-        found = [line for line in text.splitlines() if line.strip()] + found
+        found = [line for line in text.splitlines() if line.strip() and ACCESS not in line] + found
         if len(found) >= lines:
             break
     return found[-lines:]
@@ -217,7 +225,7 @@ def _live(process: Process) -> psutil.Process | None:
     """Return the supervisor that runs: the recorded one, else who took its place."""
     if child := _children.get(process.pid):
         child.poll()
-    for pid in {process.pid: None, _pid(process): None}:
+    for pid in dict.fromkeys((process.pid, supervisor(process))):
         try:
             found = psutil.Process(pid)
             recorded = pid == process.pid and abs(float(found.create_time()) - process.created) < 1
@@ -226,12 +234,6 @@ def _live(process: Process) -> psutil.Process | None:
         except psutil.NoSuchProcess:
             continue
     return None
-
-
-def _pid(process: Process) -> int:
-    """Return the number of the supervisor that was started last."""
-    starts = _starts(process)
-    return int(starts[-1]["pid"]) if starts else process.pid
 
 
 def _starts(process: Process) -> list[dict[str, Any]]:

@@ -85,8 +85,8 @@ def _history(file: Path) -> Iterator[str]:
     yield '<ul class="listed">'
     for event in reversed(events[-LONGEST_HISTORY:]):
         time, action, tag, detail, by, reason = (escape(str(event.get(key) or "")) for key in _SAID)
-        if action.endswith("failed"):
-            detail = ""  # it names files of this machine
+        if action.endswith("failed") or action in {"ended", "recovered"}:
+            detail = ""  # it names files and processes of this machine
         when = time[:16].replace("T", " ")
         who = f" by {by}" if by else ""
         yield f'<li><span class="quiet">{when} UTC{who}</span><br><b>{action}</b> {tag} {detail}<br>{reason}</li>'

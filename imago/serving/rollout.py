@@ -126,6 +126,11 @@ class Deployment:
                 raise ConfigError(f"Deployment '{self.name}' has no version before this one to go back to.")
             return self._replace(state, state.previous.tag, state.previous.config, "rolled back", reason)
 
+    def give_up_promotion(self) -> None:
+        """Leave what was rolled back to without the stage that it was to have, because another has come by it."""
+        with deployment.locked(self.name):
+            deployment.write(self.name, deployment.read(self.name).model_copy(update={"unpromoted": None}))
+
     def start_shadow(self, tag: str, share: float, *, reason: str = "") -> Status:
         """Start a version beside the one that serves, to be asked a share of the same; it takes another's place.
 
@@ -166,9 +171,8 @@ class Deployment:
             return Status(running=False)
         beside = shadow.status(state.shadow)
         process = state.current.process
-        running = (
-            process is not None and processes.recovering(process) and health.answers(f"{state.current.endpoint}/readyz")
-        )
+        lives = process is not None and processes.alive_again(process)
+        running = lives and health.answers(f"{state.current.endpoint}/readyz")
         return Status(
             running=running,
             endpoint=state.current.endpoint if running else None,
@@ -191,11 +195,15 @@ class Deployment:
         current = state.current
         if current is None or current.process is None:
             return None
-        self.say(f"stopping {current.tag}")
-        processes.end(current.process)
         stopped = current.model_copy(update={"process": None, "since": deployment.now()})
         ended = state.model_copy(update={"current": stopped})
-        deployment.write(self.name, ended.with_event(action, current.tag, detail, by=self.by, reason=reason))
+        if processes.alive(current.process):
+            self.say(f"stopping {current.tag}")
+            ended = ended.with_event(action, current.tag, detail, by=self.by, reason=reason)
+        else:  # how that came is known, and stays the last word
+            self.say(f"{current.tag} had ended by itself before")
+        processes.end(current.process)
+        deployment.write(self.name, ended)
         return current
 
     def _tidy(self) -> State:
@@ -203,7 +211,7 @@ class Deployment:
         state = deployment.read(self.name)
         for process in state.leftover:
             processes.end(process)
-        if state.current and state.current.process and not processes.recovering(state.current.process):
+        if state.current and state.current.process and not processes.alive_again(state.current.process):
             processes.end(state.current.process)
         tidied = shadow.tidied(self.name, health.told(state), by=self.by).model_copy(update={"leftover": ()})
         if tidied != state:

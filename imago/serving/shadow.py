@@ -118,5 +118,5 @@ def status(shadow: Shadow | None) -> ShadowStatus | None:
 
 def _why_not(shadow: Shadow) -> str:
     if processes.alive(shadow.process):
-        return f"its server process {shadow.process.pid} runs, but does not answer"
+        return f"its server process {processes.supervisor(shadow.process)} runs, but does not answer"
     return processes.how_ended(shadow.process)[0]

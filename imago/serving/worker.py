@@ -32,12 +32,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 LINGER_SECONDS = 2.0  # that a client may take to ask once more, and be told that this is the last answer here
 DRAIN_SECONDS = 25.0
 LAST_SECONDS = 2  # for what has not ended in that time: the supervisor kills after 30
-SUPERVISOR = "IMAGO_SUPERVISOR"  # how ours was started, as JSON
+HOW_STARTED = "IMAGO_SUPERVISOR"  # the supervisor, as JSON
 LOOK_SECONDS = 0.2  # between two looks whether we are relieved
 AGAIN_SECONDS = 5.0  # before another supervisor is started, where one has come to nothing
 TELL_SECONDS = 60.0
 HEAD_SECONDS = 10.0  # from a connection's beginning, or the answer before, to the end of a request's head
 HEAD_BYTES = 65_536
+SLOW_SECONDS = 5.0  # from there to the end of its body, after which a connection may give way to another
 ANSWER_SECONDS = 120.0  # from there to the end of the answer, which a client may read slowly
 KEEP_ALIVE_SECONDS = 5
 BACKLOG = 1024
@@ -91,13 +92,15 @@ class Patient(HttpToolsProtocol):
 
     Who is refused before all was sent may go on sending for a while, because who is cut off does not hear why. Beyond
     `most` connections of this process, the one is closed that has waited longest for its client to ask, as it does
-    between two requests; where all are being answered, the new one is refused.
+    between two requests; where there is none, that whose client has been sending longest, and slowly; where all are
+    being answered, the new one is refused.
     """
 
     most = MAX_CONNECTIONS
     stalled = 0  # bytes in a row that ended no head, and were no body
     moved = False
     idle_since = math.inf  # by time.monotonic; inf: it is not idle
+    sending_since = math.inf  # likewise; inf: no body is being sent
     patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -123,11 +126,16 @@ class Patient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.moved = True
         self._after(ANSWER_SECONDS, self.transport.abort)
+        self.sending_since = time.monotonic()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self.moved = True
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.sending_since = math.inf
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         piped = bool(self.pipeline)
@@ -149,12 +157,17 @@ class Patient(HttpToolsProtocol):
         return self.is_idle() and time.monotonic() - max(self.idle_since, since) > LINGER_SECONDS
 
     def _make_room(self) -> None:
-        others = [one for one in self.connections if isinstance(one, Patient) and one is not self and one.is_idle()]
-        if others:
+        others = [one for one in self.connections if isinstance(one, Patient) and one is not self]
+        idle = min((one for one in others if one.is_idle()), key=lambda one: one.idle_since, default=None)
+        slow = min(others, key=lambda one: one.sending_since)
+        if idle is not None:
             _counts().over.labels("idle_closed").inc()
-            oldest = min(others, key=lambda one: one.idle_since)
-            oldest.idle_since = math.inf
-            oldest.transport.abort()
+            idle.idle_since = math.inf
+            idle.transport.abort()
+        elif time.monotonic() - slow.sending_since > SLOW_SECONDS:
+            _counts().over.labels("slow_closed").inc()
+            slow.sending_since = math.inf
+            slow.transport.abort()
         else:
             _counts().over.labels("refused").inc()
             message = "Too many connections are open. Ask again in a second."
@@ -201,7 +214,7 @@ def _counts() -> _Counts:
     """Return what /metrics is told of connections. Call it once the service says where its workers count together."""
     from prometheus_client import Counter, Gauge
 
-    over = "Connections over the limit: idle ones that were closed for a new one, and new ones that were refused."
+    over = "Connections over the limit: idle or slow ones that were closed for a new one, and new ones refused."
     return _Counts(
         Gauge("imago_connections", "Connections that are open.", multiprocess_mode="livesum"),
         Counter("imago_connections_over_limit", over, ["outcome"]),
@@ -225,7 +238,7 @@ class Successor:
     """The supervisor in the place of one that was lost, started with the listening sockets that its workers have."""
 
     def __init__(self, environment: Mapping[str, str], private: socket.socket, public: socket.socket) -> None:
-        told = json.loads(environment[SUPERVISOR])
+        told = json.loads(environment[HOW_STARTED])
         self.environment = environment
         self.control = Path(told["control"])
         self.folder: str = told["folder"]
@@ -356,7 +369,7 @@ class Server(uvicorn.Server):
         What was never published has nobody who would miss it.
         """
         successor = None
-        if SUPERVISOR in self.environment and self.public is not None:
+        if HOW_STARTED in self.environment and self.public is not None:
             successor = Successor(self.environment, self.private, self.public)
         tell = self.loop.time()
         while successor and successor.is_wanted() and not await successor.relieves():

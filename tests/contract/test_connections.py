@@ -33,8 +33,10 @@ class Slow:
 
     def __init__(self) -> None:
         self.may = threading.Event()
+        self.asked = 0  # for what is slow
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        self.asked += scope["path"] == "/slow"
         while scope["path"] == "/slow" and not self.may.is_set():
             await anyio.sleep(0.01)
         body = b"x" * (LARGE if scope["path"] == "/large" else 2)
@@ -127,6 +129,24 @@ def test_where_all_are_being_answered_a_new_one_is_refused_and_told_when_to_come
         assert all(wire.said(b"\r\n\r\nxx").startswith(b"HTTP/1.1 200 ") for wire in wires)
         with connections(url, 1):
             pass
+
+
+def test_who_sends_its_body_slowly_gives_way_where_nobody_is_idle(
+    slow: Slow, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SLOW_SECONDS", 0.0)
+    closed = counted("imago_connections_over_limit_total", outcome="slow_closed")
+    with connections(url, MOST) as wires:
+        for wire in wires[1:]:
+            wire.send(b"POST /slow HTTP/1.1\r\nHost: moths\r\nContent-Length: 9\r\n\r\nx")
+        wires[0].send(b"POST /slow HTTP/1.1\r\nHost: moths\r\nContent-Length: 1\r\n\r\nx")  # sent whole, and waits
+        until(lambda: slow.asked == MOST, 10, "all have asked")
+        with connections(url, 1):
+            until(lambda: sum(not wire.is_open() for wire in wires) == 1, 10, "one gives way")
+            assert wires[0].is_open()
+            assert counted("imago_connections_over_limit_total", outcome="slow_closed") == closed + 1
+        slow.may.set()
+        assert wires[0].said(b"\r\n\r\nxx").startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_connection_that_is_kept_and_not_used_is_closed(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:

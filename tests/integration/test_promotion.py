@@ -194,7 +194,7 @@ from imago.serving import deployment, rollout
 from stack import bentoml_deployer, deploy
 from stack.production import Version
 from tests.unit.serving.conftest import House
-package = versions("back", 2)
+package = versions("back", 3)
 Version.package = lambda _: package
 Path("house").mkdir()
 house = House(Path("house"))
@@ -231,6 +231,20 @@ found.append(facts(f"{type(failed).__name__}"))
 CliRunner().invoke(commands, ["start", "--json", "--reason", "it is day"], catch_exceptions=False)
 found.append(facts(None))
 reasons = [[event.action, event.reason] for event in served.history()]
+broken_by(MlflowException("no server."), False)
+back()
+promote("back", "3", package, reason="better than both")
+served.stop()
+failed = CliRunner().invoke(commands, ["start", "--json"]).exception
+found.append(facts(f"{failed}"))
+CliRunner().invoke(commands, ["start", "--json"], catch_exceptions=False)
+found.append(facts(deployment.read("back").unpromoted))
+broken_by(MlflowException("no server."), False)
+back()
+promote("back", "1", package, reason="it was the best")
+found.append(facts(deployment.read("back").unpromoted))
+deploy.ensure_deployed("back:1", house.config)
+found.append(facts(deployment.read("back").unpromoted))
 served.stop()
 print(json.dumps([found, reasons]))
 """
@@ -253,6 +267,12 @@ def test_a_rollback_that_cannot_promote_keeps_the_version_before_serving_and_is_
     assert found[3] == [None, "1", "2", "2"]
     assert found[4] == ["ImagoError", "1", "2", "2"]
     assert found[5] == [None, "1", "1", "1"]
+    assert re.fullmatch(
+        r"back:2 serves on http://127\.0\.0\.1:\d+, and version 3, promoted since that was rolled back to, goes on to "
+        r"stand for production: run the training that made it again to serve it\.",
+        found[6].pop(0),
+    )
+    assert found[6:] == [["2", "3", "3"], [None, "2", "3", "3"], ["back:1", "1", "1", "1"], [None, "1", "1", "1"]]
     bad = ["rolled back", "it names moths wrongly"]
     kept = [["deployed", ""], ["deployed", ""], bad, bad, bad, ["stopped", "for the night"], ["started", ""]]
     assert reasons == kept

@@ -1,9 +1,11 @@
 """What `run.py deployment` says of what was served."""
 
 import json
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -97,12 +99,44 @@ def test_status_says_who_stopped_it() -> None:
     assert "Why: stopped by run.py deployment stop." in run("status")
 
 
-def test_why_it_was_stopped_is_kept(tmp_path: Path) -> None:
+def test_why_it_was_stopped_is_kept_and_told(tmp_path: Path) -> None:
+    config = DeployConfig(port=free_port())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        created = psutil.Process(child.pid).create_time()
+        process = gone(tmp_path).model_copy(update={"pid": child.pid, "created": created})
+        deployment.write("moths", State(current=CURRENT.model_copy(update={"process": process, "config": config})))
+        assert f"Processes: {child.pid}" in run("status")
+        run("stop", "--reason", "moving house")
+    assert run("history").splitlines()[-2:] == ["    by run.py deployment stop", "    because: moving house"]
+    assert "Why: stopped by run.py deployment stop (moving house)." in run("status")
+
+
+def test_stopping_what_has_ended_by_itself_hides_not_why(tmp_path: Path) -> None:
     config = DeployConfig(port=free_port())
     served = CURRENT.model_copy(update={"process": gone(tmp_path), "config": config})
-    deployment.write("moths", State(current=served))
-    run("stop", "--reason", "moving house")
-    assert run("history").splitlines()[-2:] == ["    by run.py deployment stop", "    because: moving house"]
+    deployment.write("moths", State(current=served).with_event("deployed", CURRENT.tag))
+    assert "Why: its server process 4194305 was killed." in run("stop")
+    assert "Why: its server process 4194305 was killed." in run("status")
+    assert [entry["action"] for entry in json.loads(run("history", "--json"))["history"]] == ["deployed", "ended"]
+
+
+def test_a_start_that_failed_is_told() -> None:
+    state = State(current=CURRENT).with_event("stopped", CURRENT.tag, by="run.py deployment stop")
+    failure = "moths:2-0123abcd was not deployed, nothing is served: it says it is moths:1."
+    deployment.write("moths", state.with_event("failed", CURRENT.tag, failure, time="2026-01-02T00:00:00Z"))
+    assert f"Why: {failure}" in run("status")
+    assert run("history").splitlines()[-2:] == [
+        "2026-01-02T00:00:00Z  moths:2-0123abcd  failed",
+        f"    {failure}",
+    ]
+
+
+def test_the_end_of_a_log_of_json_is_not_full_of_what_was_answered(tmp_path: Path) -> None:
+    said = '{"level": "ERROR", "logger": "imago.endpoint", "message": "out of luck", "request_id": null}'
+    asked = '{"level": "INFO", "logger": "imago.access", "message": "GET /livez 200", "request_id": "0"}'
+    (tmp_path / "server.log").write_text("\n".join([said, *[asked] * 1000]), encoding="utf-8")
+    deployment.write("moths", State(current=CURRENT.model_copy(update={"process": gone(tmp_path)})))
+    assert json.loads(run("status", "--json"))["log"] == [said]
 
 
 @pytest.mark.parametrize("arguments", [["--reason", "why not"], ["3", "--stop"], ["--share", "0.5"]])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from imago.errors import ImagoError
+from imago.monitoring import prediction_store
 from imago.monitoring.prediction_store import (
     COLUMNS,
     Counted,
@@ -136,7 +137,7 @@ def test_reading_makes_no_file(store: PredictionStore) -> None:
 
 def test_prune_forgets_what_is_older(store: PredictionStore) -> None:
     store.add([row(day, time=NOON + timedelta(days=day)) for day in range(3)])
-    assert store.prune(NOON + timedelta(days=2)) == 2
+    assert store.prune(NOON + timedelta(days=2), model="moths") == 2
     assert store.window().column("prediction_id").to_pylist() == ["id-2"]
 
 
@@ -144,11 +145,38 @@ def test_prune_forgets_the_oldest_of_too_many_and_their_shadows(store: Predictio
     moments = [NOON + timedelta(days=day) for day in range(5)]
     store.add([row(number, time=moment) for number, moment in enumerate(moments)])
     store.add_shadows([shadow_row(number, time=moment) for number, moment in enumerate(moments)])
-    assert store.prune(NOON, most=5) == 0
-    assert store.prune(NOON + timedelta(days=1), most=2) == 3
+    assert store.prune(NOON, model="moths", most=5) == 0
+    assert store.prune(NOON + timedelta(days=1), model="moths", most=2) == 3
     assert store.window().column("prediction_id").to_pylist() == ["id-3", "id-4"]
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("SELECT prediction_id FROM shadows ORDER BY 1").fetchall() == [("id-3",), ("id-4",)]
+
+
+def test_one_model_that_is_asked_much_costs_another_none_of_its_predictions(store: PredictionStore) -> None:
+    store.add([row(number, time=NOON + timedelta(hours=number)) for number in range(4)])
+    store.add([row(number, time=NOON - timedelta(hours=number)) | {"model": "butterflies"} for number in range(4, 7)])
+    assert store.prune(NOON - timedelta(days=1), model="moths", most=2) == 2
+    assert (store.count(model="moths"), store.count(model="butterflies")) == (2, 3)
+
+
+def test_much_is_forgotten_in_portions_between_which_others_write(
+    store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_store, "PORTION", 10)
+    store.add([row(number, time=NOON) for number in range(25)])
+    store.add_shadows([shadow_row(number, time=NOON) for number in range(25)])
+    begun: list[str] = []
+    connect = sqlite3.connect
+
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda said: begun.append(said) if said.startswith("BEGIN") else None)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    assert store.prune(NOON + timedelta(days=1), model="moths") == 25
+    assert len(begun) >= 3
+    assert store.count() == 0
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
@@ -278,7 +306,7 @@ def test_prune_forgets_the_shadows_of_what_it_forgets(store: PredictionStore) ->
     moments = [NOON + timedelta(days=day) for day in range(3)]
     store.add([row(number, time=moment) for number, moment in enumerate(moments)])
     store.add_shadows([shadow_row(number, time=moment) for number, moment in enumerate(moments)])
-    assert store.prune(NOON + timedelta(days=2)) == 2
+    assert store.prune(NOON + timedelta(days=2), model="moths") == 2
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("SELECT prediction_id FROM shadows").fetchall() == [("id-2",)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imago.errors import ImagoError
-from imago.monitoring.prediction_store import PredictionStore
+from imago.monitoring.prediction_store import MOST_KEPT, PredictionStore
 from imago.monitoring.prediction_writer import PredictionWriter
 from tests.unit.monitoring.test_prediction_store import row
 
@@ -29,8 +29,8 @@ class Disk(PredictionStore):
         super().add(rows)
         self.written.set()
 
-    def prune(self, before: datetime) -> int:
-        forgotten = super().prune(before)
+    def prune(self, before: datetime, *, model: str, most: int = MOST_KEPT) -> int:
+        forgotten = super().prune(before, model=model, most=most)
         self.pruned.set()
         return forgotten
 

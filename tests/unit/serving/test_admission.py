@@ -5,7 +5,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -204,10 +204,10 @@ def test_for_how_long_the_thread_is_at_one_turn_is_known(monkeypatch: pytest.Mon
 
 
 def test_bytes_are_bounded_together_and_given_back_with_their_request() -> None:
-    budget = Budget(100)
-    with budget.share() as one:
+    budget = Budget(100, each=100)
+    with budget.share("anna") as one:
         one(60)
-        with budget.share() as other:
+        with budget.share("berta") as other:
             other(40)
             with pytest.raises(Refusal, match="waiting") as refused:
                 other(1)
@@ -216,6 +216,31 @@ def test_bytes_are_bounded_together_and_given_back_with_their_request() -> None:
         assert budget.held == 60
         one(40)
     assert budget.held == 0
+
+
+def test_who_sends_much_and_slowly_leaves_room_for_others() -> None:
+    budget = Budget(100, each=25)
+    with ExitStack() as slow:
+        for _ in range(5):
+            slow.enter_context(budget.share("anna"))(10)
+        with budget.share("anna") as more, pytest.raises(Refusal):
+            more(10)
+        with budget.share("berta") as other:
+            other(25)
+            with pytest.raises(Refusal):
+                other(1)
+        with budget.share("clara") as last:
+            last(25)
+    assert (budget.held, dict(budget.clients)) == (0, {})
+
+
+def test_who_is_alone_may_hold_half() -> None:
+    budget = Budget(100, each=25)
+    with budget.share("anna") as one, budget.share("anna") as other:
+        one(30)
+        other(20)
+        with pytest.raises(Refusal):
+            other(1)
 
 
 def test_work_of_a_client_that_left_holds_its_turn_until_it_is_done() -> None:

@@ -114,7 +114,8 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
         .with_event("failed", "moths:7-0a", "see /home/me/log")
         .with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>")
     )
-    deployment.write("moths", state.with_event("shadow failed", "moths:8-0a", "see /home/me/another"))
+    state = state.with_event("shadow failed", "moths:8-0a", "see /home/me/another")
+    deployment.write("moths", state.with_event("recovered", "moths:7-0a", "its server process 4711 was killed"))
     text = endpoint.get("/reports").text
     told = [
         "<b>deployed</b> moths:7-0a in place of &lt;moths:6-0a&gt;",
@@ -124,7 +125,9 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
     assert [text.index(event) for event in told] == sorted(text.index(event) for event in told)
     assert "first &lt;of&gt; its name" in text
     assert "UTC by run &lt;3&gt; of training<" in text
+    assert "<b>recovered</b> moths:7-0a" in text
     assert "/home/me" not in text
+    assert "4711" not in text
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", json.dumps({"history": 3}), json.dumps({"history": [1, {}]})])
