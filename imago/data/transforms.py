@@ -110,7 +110,10 @@ def _fold(size: tuple[int, int], side: int) -> int:
 
 def _plain_jpeg(data: bytes, max_pixels: int, side: int) -> Decoded | None:
     """Decode a JPEG that nothing says how to turn, without Pillow, which takes long to read its header."""
-    if not data.startswith(b"\xff\xd8\xff") or b"Exif\0" in data or b"Orientation" in data:
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    before = _before_pixels(data)
+    if b"Exif\0" in before or b"Orientation" in before:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -120,6 +123,19 @@ def _plain_jpeg(data: bytes, max_pixels: int, side: int) -> Decoded | None:
         return None
     pixels = _decoded_jpeg(data, (width, height), side)
     return None if pixels is None else Decoded(pixels, "JPEG", _MODES[colours], (height, width))
+
+
+def _before_pixels(data: bytes) -> bytes:
+    """Return the segments of a JPEG that come before its pixels: a tenth of its bytes or less. All, if it is strange."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker, length = data[place + 1 : place + 2], int.from_bytes(data[place + 2 : place + 4])
+        if marker == b"\xda":
+            return data[:place]
+        if marker <= b"\x01" or b"\xd0" <= marker <= b"\xd9" or marker == b"\xff" or length < 2:
+            break
+        place += 2 + length
+    return data
 
 
 def _decoded_jpeg(data: bytes, size: tuple[int, int], side: int) -> RGB | None:

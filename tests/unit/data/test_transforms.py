@@ -72,6 +72,18 @@ def test_exif_orientation_is_applied_once(form: str, orientation: int) -> None:
     assert np.abs(picture.astype(int) - upright).max() <= 8
 
 
+def test_an_orientation_behind_other_segments_of_a_jpeg_is_found() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = _encoded(Image.new("RGB", (32, 48)), "JPEG")
+    turned = _encoded(Image.new("RGB", (32, 48)), "JPEG", exif=exif)
+    comment = b"\xff\xda" * 9000  # which would begin the pixels, were it no comment
+    behind = turned[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + turned[2:]
+    for content in (turned, behind, turned[:2] + b"\xff" + turned[2:]):  # the last with a byte that fills up
+        assert decode(content).shape == (32, 48, 3)
+    assert decode(plain).shape == (48, 32, 3)
+
+
 @pytest.mark.parametrize(("top", "brightest"), [(255, 0), (4095, 15), (65535, 255)])
 def test_sixteen_bits_go_from_0_to_65535_whatever_is_in_them(top: int, brightest: int) -> None:
     ramp = np.linspace(0, top, 64).astype(np.uint16).reshape(8, 8)
