@@ -126,7 +126,7 @@ def _plain_jpeg(data: bytes, max_pixels: int, side: int) -> Decoded | None:
 
 
 def _before_pixels(data: bytes) -> bytes:
-    """Return the segments of a JPEG that come before its pixels: a tenth of its bytes or less. All, if it is strange."""
+    """Return the segments of a JPEG before its pixels, a few of its bytes; all of them where it is strange."""
     place = 2
     while data[place : place + 1] == b"\xff":
         marker, length = data[place + 1 : place + 2], int.from_bytes(data[place + 2 : place + 4])

@@ -3,7 +3,7 @@
 Set up by the environment of whoever starts it:
 
 - `IMAGO_PREDICTIONS`: the SQLite file that predictions are kept in; absent: none are kept
-- `IMAGO_KEEP_DAYS`: after how many days they are forgotten; absent: 90. Of more than a million of a model, the oldest go sooner
+- `IMAGO_KEEP_DAYS`: after how many days they are forgotten; absent: 90. Of a million and more, the oldest go sooner
 - `IMAGO_MODEL_VERSION`: the version that answers name; absent: the Bento's
 - `IMAGO_TOP_K`, `IMAGO_MAX_UPLOAD_BYTES`, `IMAGO_MAX_PIXELS`: how many labels an answer has, and what a picture may be
 - `IMAGO_MAX_BATCH`: how many pictures of requests that wait go through the graph at once; absent: 4 where a measurement
