@@ -21,6 +21,7 @@ from imago.errors import ConfigError, did_you_mean
 
 EXPECTATIONS = "expectations"  # lies beside the configurations, and is none
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -181,6 +182,7 @@ class DeployConfig(Section):
     enabled: bool = True  # false: train and promote, serve nothing
     host: str = "127.0.0.1"  # the address listened on; 0.0.0.0: every one of the machine's
     port: int = Field(default=3000, ge=1, le=65535)  # stays from version to version
+    hosts: tuple[str, ...] = ()  # names that it is asked for by, beside addresses; (): any, on loopback only localhost
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser, such as https://moths.example
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For names the client: addresses, networks as 10.0.0.0/24
     workers: int | None = Field(default=None, ge=1)  # processes of one compute thread; None: a core each, at most 4
@@ -191,6 +193,14 @@ class DeployConfig(Section):
     max_pixels: int = Field(default=50_000_000, ge=1)  # of a picture
     shadow: Fraction = 0.0  # of the requests: what a challenger that was not promoted is asked, too, unseen; 0: none
     reports: bool = False  # true: the endpoint shows the model's reports at /reports, pictures of the data among them
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"'{host}' is no host's name: write it without scheme and port, as moths.example")
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod

@@ -11,7 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from imago.serving import client_address, request_id
+from imago.serving import client_address, host_name, request_id
 from imago.serving.envelope import Envelope
 from imago.serving.keys import Keys
 from imago.serving.metrics import Metrics
@@ -34,6 +34,7 @@ class Entrance:
         self.inside = inside
         self.metrics = metrics
         self.open_paths = open_paths
+        self.hosts = frozenset(settings.hosts)
         self.keys = Keys(settings.keys, fixed=settings.api_key, probe=settings.probe_key)
         self.rate = RateLimit(settings.rate_limit, time.monotonic, settings.rates)
         self._admission = _with_cors(self._admitted, settings.cors_origins)
@@ -70,6 +71,7 @@ class Entrance:
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
+            host_name.check(request.headers.get("host", ""), self.hosts)
             if request.url.path not in self.open_paths:
                 self._let_in(request)
             await self.inside(scope, receive, send)

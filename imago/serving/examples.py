@@ -99,6 +99,7 @@ REFUSALS: dict[int, dict[str, str]] = {
         "not_multipart": "The request is image/png: send a multipart form (`multipart/form-data`) with the picture in "
         "the field `image`.",
     },
+    421: {"wrong_host": "This endpoint is not asked for as 'a.org', but as localhost: deploy.hosts lists its names."},
     422: {"undecodable": "The picture cannot be used: it is truncated."},
     429: {"too_many_requests": "Too many requests: 10 a second are answered. Ask again in 1 s."},
     500: {"internal": "Something went wrong here; the server's log says what."},

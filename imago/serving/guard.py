@@ -50,7 +50,7 @@ def renewed(before: Version | None, environment: Mapping[str, str], keys: Path) 
 
 def warning(host: str, guard: Guard) -> str | None:
     """Return what to tell whoever lets everybody in: listening beyond this machine, and asking for no key."""
-    if guard.key or guard.named or _is_loopback(host):
+    if guard.key or guard.named or is_loopback(host):
         return None
     return (
         f"warning: it listens on {host}, beyond this machine, and answers everybody who reaches it: "
@@ -81,7 +81,8 @@ def require_closed(url: str, keys: Path) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -25,6 +25,7 @@ _STATUSES = {
     408: "The upload took too long.",
     413: "Too many bytes, pixels or pictures.",
     415: "Not a picture, or not the content type that is asked for.",
+    421: "The request names a host that this endpoint is not.",
     422: "A picture that cannot be decoded.",
     429: "Too many requests of this client; see Retry-After.",
     500: "A fault of the endpoint's own.",
@@ -32,7 +33,7 @@ _STATUSES = {
 }
 _LATER = (429, 503)
 
-_ANY: Codes = {500: ("internal",), 503: ("not_ready",)}
+_ANY: Codes = {421: ("wrong_host",), 500: ("internal",), 503: ("not_ready",)}
 _GUARDED: Codes = {401: ("no_key", "wrong_key"), 429: ("too_many_requests",)}
 _FORM: Codes = {
     400: ("malformed", "missing_field"),

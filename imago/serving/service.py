@@ -14,6 +14,7 @@ Set up by the environment of whoever starts it:
 - `IMAGO_SHADOW`: the file that says which version is to be asked a share of the same, unseen, looked at once a second;
   absent: none ever is
 - `IMAGO_SHELF`: the folder of the model's reports, which `/reports` shows; absent: it shows none
+- `IMAGO_HOSTS`: the names that it may be asked for by, beside addresses, with spaces between; absent: any
 - `IMAGO_CORS_ORIGINS`: whose pages may ask from a browser, such as `https://moths.example`, with spaces between;
   absent: nobody's
 - `IMAGO_LOG_FORMAT`: `text`, or `json` for one JSON object a line and a line a request; absent: text

@@ -35,6 +35,7 @@ class ServingSettings:
     probe_key: str | None = None  # tells the rollout's probes from clients, and lets them in where a key is asked for
     shadow: Path | None = None  # the file that says which version is asked as well, unseen; None: none ever is
     shelf: Path | None = None  # the folder of the model's reports; None: they are not shown
+    hosts: tuple[str, ...] = ()  # names that it may be asked for by; (): any
     cors_origins: tuple[str, ...] = ()  # whose pages may ask from a browser
     log_format: LogFormat = "text"
     rate_limit: float = 0.0  # requests a second and key, or address; 0: no limit
@@ -85,6 +86,7 @@ class ServingSettings:
             probe_key=environment.get("IMAGO_PROBE_KEY") or None,
             shadow=Path(shadow) if shadow else None,
             shelf=Path(shelf) if shelf else None,
+            hosts=tuple(environment.get("IMAGO_HOSTS", "").lower().split()),
             cors_origins=tuple(environment.get("IMAGO_CORS_ORIGINS", "").split()),
             log_format=_log_format(environment),
             rate_limit=_number(environment, "IMAGO_RATE_LIMIT", cls.rate_limit),

@@ -12,7 +12,7 @@ import httpx
 from imago import home, telemetry
 from imago.config import DeployConfig
 from imago.errors import DeploymentFailed, ImagoError
-from imago.serving import deployment, golden_samples, guard, health, processes, shelf
+from imago.serving import deployment, golden_samples, guard, health, host_name, processes, shelf
 from imago.serving.deployment import Process
 from imago.serving.package import ModelPackage
 
@@ -127,7 +127,14 @@ def environment(tag: str, config: DeployConfig) -> dict[str, str]:
         "IMAGO_MAX_UPLOAD_BYTES": str(config.max_upload_bytes),
         "IMAGO_MAX_PIXELS": str(config.max_pixels),
         "IMAGO_MAX_CONNECTIONS": str(config.max_connections),
+        "IMAGO_HOSTS": " ".join(_names(config)),
         "IMAGO_CORS_ORIGINS": " ".join(config.cors_origins),
         "IMAGO_TRUSTED_PROXIES": " ".join(config.trusted_proxies),
         "IMAGO_SHELF": str(shelf.of(**model)) if config.reports else "",
     }
+
+
+def _names(config: DeployConfig) -> list[str]:
+    """Return by which names it may be asked for; none where that may be any, or is the affair of a proxy."""
+    closed = guard.is_loopback(config.host) and not config.trusted_proxies
+    return sorted({host_name.LOCAL, *config.hosts}) if config.hosts or closed else []

@@ -13,12 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from imago.config import DeployConfig
 from imago.serving import logs
 from imago.serving.entrance import Entrance
 from imago.serving.envelope import Envelope
 from imago.serving.metrics import Metrics
 from imago.serving.settings import LogFormat, ServingSettings
 from imago.serving.supervisor import say
+from imago.serving.trial import environment
 
 logger = logging.getLogger("imago.test")
 ORIGIN = "https://moths.example"
@@ -62,6 +64,32 @@ def log(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[LogFormat], Ca
     for each, level, own, propagate in before:
         each.handlers, each.propagate = own, propagate
         each.setLevel(level)
+
+
+def test_an_endpoint_of_this_machine_is_asked_for_by_no_strangers_name() -> None:
+    local = environment("moths:1", DeployConfig())["IMAGO_HOSTS"].split()
+    endpoint = open_entrance(hosts=tuple(local))
+    for host in ("localhost:3000", "LOCALHOST", "localhost.", "moths.localhost:1", "127.0.0.1:3000", "[::1]:3000", ""):
+        assert endpoint.get("/echo", headers={"Host": host}).status_code == 200, host
+    for host in ("evil.example:3000", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", "[evil]:1"):
+        for path in ("/echo", "/cached"):
+            answer = endpoint.get(path, headers={"Host": host})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (421, "wrong_host"), host
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, "localhost"),
+        ({"host": "::1"}, "localhost"),
+        ({"host": "0.0.0.0"}, ""),
+        ({"trusted_proxies": ["127.0.0.1"]}, ""),
+        ({"host": "0.0.0.0", "hosts": ["moths.example"]}, "localhost moths.example"),
+        ({"trusted_proxies": ["127.0.0.1"], "hosts": ["moths.example"]}, "localhost moths.example"),
+    ],
+)
+def test_which_names_are_taken_follows_from_who_can_reach_it(config: dict[str, Any], names: str) -> None:
+    assert environment("moths:1", DeployConfig(**config))["IMAGO_HOSTS"] == names
 
 
 @pytest.mark.parametrize("given", ["a", "7f3c.A-b_9", "x" * 64])
