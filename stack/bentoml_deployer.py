@@ -108,7 +108,7 @@ class ImagoService(BentoMLLocalDeploymentService):
     def get_logs(self, follow: bool = False, tail: int | None = None) -> Generator[str, bool, None]:  # noqa: ARG002
         current = deployment.read(self.config.model_name).current
         if current is not None and current.process is not None:
-            yield from processes.log_tail(current.process, tail or 1000)
+            yield from processes.log_tail(current.process, tail or 1000, access=True)
 
     def run(self) -> None:
         raise ImagoError("Imago's deployer starts its server itself: use `run.py deployment start`.")

@@ -73,21 +73,24 @@ def rollback(name: str, say: Callable[[str], None], *, by: str, reason: str = ""
     served, state = Deployment(name, by=by, on_progress=say), deployment.read(name)
     if state.previous is not None and not state.unpromoted:
         version_of(name, state.previous.model["version"]).package()  # what is gone could never stand for production
-    status = served.start(reason=reason) if state.unpromoted else served.rollback(reason=reason)
-    return finish_rollback(name, by=by, reason=reason, again=bool(state.unpromoted)) if status.running else status
+    if state.unpromoted:
+        status = served.start(reason=reason)
+    else:
+        before = production_version(name)
+        status = served.rollback(reason=reason, standing=before.number if before else None)
+    return finish_rollback(name, by=by, reason=reason) if status.running else status
 
 
-def finish_rollback(name: str, *, by: str, reason: str = "", again: bool = True) -> Status:
+def finish_rollback(name: str, *, by: str, reason: str = "") -> Status:
     """Let what was rolled back to, and serves, stand for production, where it does not yet.
 
-    Raises ImagoError where it cannot; `again`, also where another was promoted since the try before.
+    Raises ImagoError where it cannot, or where another was promoted since the rollback began.
     """
     state = deployment.read(name)
     current = state.current
     if state.unpromoted is None or current is None:
         return Deployment(name).status()
-    if again:
-        _require_unpromoted_since(current, state.previous)
+    _require_unpromoted_since(current, state)
     try:
         version = version_of(name, current.model["version"])
         promote(name, version.number, version.package(), reason=reason or "rolled back to")
@@ -100,17 +103,17 @@ def finish_rollback(name: str, *, by: str, reason: str = "", again: bool = True)
         ) from error
 
 
-def _require_unpromoted_since(current: deployment.Version, replaced: deployment.Version | None) -> None:
-    """Give a rollback's end up where a version stands for production that is neither its own nor what it replaced."""
-    name = current.model["name"]
-    standing = production_version(name)
-    known = {version.model["version"] for version in (current, replaced) if version}
-    if standing is None or standing.number in known:
+def _require_unpromoted_since(current: deployment.Version, state: deployment.State) -> None:
+    """Give a rollback's end up where neither its own version nor what stood for production at its beginning does."""
+    name, number = current.model.values()
+    production = production_version(name)
+    if production is None or production.number in {number, state.standing}:
         return
     Deployment(name).give_up_promotion()
+    then = f" A further rollback serves {state.previous.tag}." if state.previous else ""
     raise ImagoError(
-        f"{current.tag} serves on {current.endpoint}, and version {standing.number}, promoted since that was rolled "
-        "back to, goes on to stand for production: run the training that made it again to serve it."
+        f"{current.tag} serves on {current.endpoint}, and version {production.number}, promoted since that was rolled "
+        f"back to, goes on to stand for production: run the training that made it again to serve it.{then}"
     )
 
 

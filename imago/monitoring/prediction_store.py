@@ -79,7 +79,7 @@ _SCHEMA = (
 _INSERT = _insert("predictions", COLUMNS)
 _INSERT_SHADOW = _insert("shadows", SHADOW_COLUMNS)
 _LAST_OVER = "SELECT time FROM predictions WHERE model = :model ORDER BY time DESC LIMIT 1 OFFSET :most"
-_OLD = "time < :before"
+_OLD = "model = :model AND time < :before"
 _OVER = "model = :model AND time <= :last_over"
 _KNOWN = "SELECT 1 FROM predictions WHERE prediction_id = :prediction_id AND model = :model"
 _FEEDBACK = "UPDATE predictions SET feedback = :label WHERE prediction_id = :prediction_id AND model = :model"
@@ -91,7 +91,11 @@ _WINDOW = f"""
 SELECT * FROM (SELECT {", ".join(COLUMNS)} {_WITHIN}{_OF_WHOM} ORDER BY prediction_id LIMIT :most)
 ORDER BY time, prediction_id
 """  # noqa: S608 - of random ids the first in their order are a sample
-_PAIRS = "FROM shadows s JOIN predictions p USING (prediction_id) WHERE p.model = :model"
+_FORGET_LONE = """
+DELETE FROM shadows WHERE time < :before
+AND NOT EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = shadows.prediction_id)
+"""
+_PAIRS = "FROM shadows s JOIN predictions p USING (prediction_id) WHERE +p.model = :model"  # +: shadows are fewer
 _OF_PAIR = f"{_PAIRS} AND p.version = :champion AND s.version = :shadow"
 _MIRRORED = f"""
 SELECT p.label, p.rejected, p.feedback, s.label, s.rejected, s.champion_seconds, s.seconds, s.failure, s.time
@@ -265,14 +269,14 @@ class PredictionStore:
         return str(rows[0][0]) if rows else None
 
     def prune(self, before: datetime, *, model: str, most: int = MOST_KEPT) -> int:
-        """Forget the predictions made before a moment, and the oldest of more than so many of a model.
+        """Forget the predictions of a model made before a moment, and the oldest of more than so many.
 
-        Return how many they were. Their shadows' go with them.
+        Return how many they were. Their shadows' go with them, and those of predictions that were never kept.
         """
         last_over = self._rows(_LAST_OVER, {"model": model, "most": most})
         values = {"before": timestamp(before), "model": model, "last_over": last_over[0][0] if last_over else None}
         forgotten = self._forget(_OLD, values) + self._forget(_OVER, values)
-        self._rows(f"DELETE FROM shadows WHERE {_OLD}", values)  # noqa: S608 - of predictions that were never kept
+        self._rows(_FORGET_LONE, values)
         return forgotten
 
     def _forget(self, which: str, values: Mapping[str, Any]) -> int:

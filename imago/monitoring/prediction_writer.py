@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imago.errors import ImagoError
@@ -22,7 +21,7 @@ PRUNE_SECONDS = 3600.0
 class PredictionWriter:
     """Writes rows to a store behind a bounded queue. What cannot be written is tried again until the queue is full.
 
-    Rows older than `keep` are forgotten, and the oldest of too many of `model`. `on_lost` is told how many rows
+    `prune`, which forgets old rows, is called once an hour while it writes. `on_lost` is told how many rows
     were given up, each time that some were. `add` is how the store takes rows, if not as predictions, and `what` they
     are called in the log.
     """
@@ -34,16 +33,14 @@ class PredictionWriter:
         what: str = "Predictions",
         interval: float = 0.2,
         max_pending: int = MAX_PENDING,
-        keep: timedelta | None = None,
-        model: str = "",
+        prune: Callable[[], object] | None = None,
         on_lost: Callable[[int], object] = lambda _: None,
         add: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ) -> None:
         self.store = store
         self.what = what
         self._add = add or store.add
-        self.keep = keep
-        self.model = model
+        self._prune = prune
         self._prune_at = 0.0
         self.interval = interval
         self.max_pending = max_pending
@@ -102,13 +99,13 @@ class PredictionWriter:
             if not self.flush():
                 self._stopped.wait(5 * self.interval)
                 self._wake.set()
-            elif self.keep is not None and time.monotonic() >= self._prune_at:
-                self._prune(self.keep)
+            elif self._prune is not None and time.monotonic() >= self._prune_at:
+                self._forget(self._prune)
 
-    def _prune(self, keep: timedelta) -> None:
+    def _forget(self, prune: Callable[[], object]) -> None:
         self._prune_at = time.monotonic() + PRUNE_SECONDS
         try:
-            self.store.prune(datetime.now(UTC) - keep, model=self.model)
+            prune()
         except ImagoError as error:
             logger.warning("Old predictions were not forgotten: %s", error)
 

@@ -150,13 +150,12 @@ class Queue(Generic[T, R]):
 class Budget:
     """A number of bytes that the bodies of all requests under way may have together.
 
-    The last half of it is for clients that hold less than `each` of them, so that one that sends much, and slowly,
-    keeps nobody else out.
+    The last half of it is for clients that hold less than a quarter, so that one that sends much, and slowly, keeps
+    nobody else out.
     """
 
-    def __init__(self, most: int, each: int) -> None:
+    def __init__(self, most: int) -> None:
         self.most = most
-        self.each = each
         self.held = 0
         self.clients: Counter[str] = Counter()
 
@@ -170,7 +169,7 @@ class Budget:
 
         def take(size: int) -> None:
             nonlocal taken
-            most = self.most if self.clients[client] + size <= self.each else self.most // 2
+            most = self.most if self.clients[client] + size <= self.most // 4 else self.most // 2
             if self.held + size > most:
                 raise _overloaded()
             self.held += size

@@ -88,7 +88,7 @@ class Application:
             waited=metrics.stages["explain_wait"].observe,
             length=metrics.queue("explain").set,
         )
-        self.bodies = Budget(settings.held_bytes, each=settings.held_bytes_each)
+        self.bodies = Budget(settings.held_bytes)
         self.writer = _writer(settings, metrics, runtime.spec.name)
         self.mirror = _mirror(settings, metrics, self.version)
         self.log = log
@@ -294,8 +294,10 @@ class Application:
 def _writer(settings: ServingSettings, metrics: Metrics, model: str) -> PredictionWriter | None:
     if settings.predictions is None:
         return None
-    store = PredictionStore(settings.predictions)
-    return PredictionWriter(store, keep=timedelta(days=settings.keep_days), model=model, on_lost=metrics.lost.inc)
+    store, keep = PredictionStore(settings.predictions), timedelta(days=settings.keep_days)
+    return PredictionWriter(
+        store, prune=lambda: store.prune(datetime.now(UTC) - keep, model=model), on_lost=metrics.lost.inc
+    )
 
 
 def _mirror(settings: ServingSettings, metrics: Metrics, version: str) -> Mirror | None:

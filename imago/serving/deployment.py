@@ -88,7 +88,8 @@ class Shadow(Record):
 class State(Record):
     """All that is kept of a deployment. `leftover` processes have to be ended by whoever comes next.
 
-    `unpromoted` is the tag that was rolled back to, until it stands for production as well.
+    `unpromoted` is the tag that was rolled back to, until it stands for production as well; `standing` is the number of
+    the version that stood for it then.
     """
 
     current: Version | None = None
@@ -96,6 +97,7 @@ class State(Record):
     previous: Version | None = None
     leftover: tuple[Process, ...] = ()
     unpromoted: str | None = None
+    standing: str | None = None
     history: tuple[Event, ...] = ()
 
     def with_event(

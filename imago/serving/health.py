@@ -35,10 +35,10 @@ def serves(version: Version) -> bool:
 
 def why_not(state: State, process: Process | None) -> str | None:
     """Return why what was deployed does not answer, where that is known."""
-    if process is None:
-        return last_end(state.history)
-    if processes.alive(process):
+    if process is not None and processes.alive(process):
         return f"its server process {processes.supervisor(process)} runs, but the endpoint does not answer"
+    if process is None or (state.history and state.history[-1].action == "failed"):
+        return last_end(state.history)
     return processes.how_ended(process)[0]
 
 

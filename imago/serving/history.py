@@ -61,10 +61,15 @@ def last_end(events: Sequence[Event]) -> str | None:
     return " ".join(word for word in words if word)
 
 
+def has_ended(events: Sequence[Event]) -> bool:
+    """Tell whether what was served last is known to have ended by itself."""
+    last = _last(events)
+    return last is not None and last.action == "ended"
+
+
 def with_end(state: State, reason: str, *, time: str | None = None) -> State:
     """Return the state with the news that what served ended by itself, unless that is known already."""
-    last = _last(state.history)
-    if state.current is None or (last is not None and last.action == "ended"):
+    if state.current is None or has_ended(state.history):
         return state
     return state.with_event("ended", state.current.tag, reason, time=time)
 

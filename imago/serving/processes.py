@@ -166,10 +166,10 @@ def how_ended(process: Process) -> tuple[str, str | None]:
         return f"its server process {supervisor(process)} was killed", None
 
 
-def log_tail(process: Process, lines: int = 15) -> list[str]:
+def log_tail(process: Process, lines: int = 15, *, access: bool = False) -> list[str]:
     """Return the last lines of a supervisor's log that say something, also of what was rotated out of it.
 
-    That requests were answered says nothing.
+    That requests were answered is among them only with `access`.
     """
     found: list[str] = []
     for name in ("server.log", "server.log.1"):
@@ -179,7 +179,7 @@ def log_tail(process: Process, lines: int = 15) -> list[str]:
                 text = log.read().decode("utf-8", errors="replace")
         except OSError:
             continue
-        found = [line for line in text.splitlines() if line.strip() and ACCESS not in line] + found
+        found = [line for line in text.splitlines() if line.strip() and (access or ACCESS not in line)] + found
         if len(found) >= lines:
             break
     return found[-lines:]

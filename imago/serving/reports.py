@@ -85,7 +85,7 @@ def _history(file: Path) -> Iterator[str]:
     yield '<ul class="listed">'
     for event in reversed(events[-LONGEST_HISTORY:]):
         time, action, tag, detail, by, reason = (escape(str(event.get(key) or "")) for key in _SAID)
-        if action.endswith("failed") or action in {"ended", "recovered"}:
+        if action.endswith("failed") or action in {"ended", "recovered", "shadow ended"}:
             detail = ""  # it names files and processes of this machine
         when = time[:16].replace("T", " ")
         who = f" by {by}" if by else ""

@@ -19,7 +19,7 @@ from imago.config import DeployConfig
 from imago.errors import ConfigError, DeploymentFailed, ImagoError
 from imago.serving import deployment, golden_samples, guard, health, key_file, processes, shadow, trial
 from imago.serving.deployment import Process, Shadow, State, Status, Version
-from imago.serving.history import Entry, entries
+from imago.serving.history import Entry, entries, has_ended
 from imago.serving.package import ModelPackage
 from imago.serving.trial import Trial
 
@@ -118,10 +118,13 @@ class Deployment:
         with deployment.locked(self.name):
             self._end_current("gave way", f"to {tag}")
 
-    def rollback(self, *, reason: str = "") -> Status:
-        """Serve the version before, as it was configured; it is `unpromoted` until it is deployed."""
+    def rollback(self, *, reason: str = "", standing: str | None = None) -> Status:
+        """Serve the version before, as it was configured; it is `unpromoted` until it is deployed.
+
+        What stands for production meanwhile, by its number, is kept with that.
+        """
         with deployment.locked(self.name):
-            state = self._tidy()
+            state = self._tidy().model_copy(update={"standing": standing})
             if state.previous is None:
                 raise ConfigError(f"Deployment '{self.name}' has no version before this one to go back to.")
             return self._replace(state, state.previous.tag, state.previous.config, "rolled back", reason)
@@ -197,11 +200,11 @@ class Deployment:
             return None
         stopped = current.model_copy(update={"process": None, "since": deployment.now()})
         ended = state.model_copy(update={"current": stopped})
-        if processes.alive(current.process):
+        if has_ended(state.history):  # how that came stays the last word
+            self.say(f"{current.tag} had ended by itself before")
+        else:
             self.say(f"stopping {current.tag}")
             ended = ended.with_event(action, current.tag, detail, by=self.by, reason=reason)
-        else:  # how that came is known, and stays the last word
-            self.say(f"{current.tag} had ended by itself before")
         processes.end(current.process)
         deployment.write(self.name, ended)
         return current
@@ -326,7 +329,7 @@ class Deployment:
         """Return the deployment of another model that serves on the port which this one is to serve on."""
         for name in deployment.names():
             current = deployment.read(name).current
-            if name != self.name and current and health.serves(current) and current.config.port == config.port:
+            if name != self.name and current and current.config.port == config.port and health.serves(current):
                 return name
         return None
 

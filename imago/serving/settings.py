@@ -59,13 +59,8 @@ class ServingSettings:
 
     @property
     def held_bytes(self) -> int:
-        """What the bodies in one worker may weigh together: never so little that a batch could not be taken."""
-        return max(self.max_held_bytes, self.max_batch_bytes)
-
-    @property
-    def held_bytes_each(self) -> int:
-        """What one client's bodies may weigh while others' fill half of that."""
-        return max(self.held_bytes // 4, self.max_batch_bytes)
+        """What the bodies in one worker may weigh together: never so little that a client's batch were too much."""
+        return max(self.max_held_bytes, 2 * self.max_batch_bytes)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServingSettings":

@@ -137,4 +137,4 @@ def environment(tag: str, config: DeployConfig) -> dict[str, str]:
 def _names(config: DeployConfig) -> list[str]:
     """Return by which names it may be asked for; none where that may be any, or is the affair of a proxy."""
     closed = guard.is_loopback(config.host) and not config.trusted_proxies
-    return sorted({host_name.LOCAL, *config.hosts}) if config.hosts or closed else []
+    return sorted({host_name.LOCAL, config.host.lower(), *config.hosts}) if config.hosts or closed else []

@@ -153,18 +153,18 @@ class Patient(HttpToolsProtocol):
         return self.idle_since < math.inf and not self.transport.get_write_buffer_size()
 
     def is_left(self, since: float) -> bool:
-        """Tell whether its client has asked nothing for a while since then: to close it loses no request."""
-        return self.is_idle() and time.monotonic() - max(self.idle_since, since) > LINGER_SECONDS
+        """Tell whether its client has asked nothing for a while since then, nor begun to."""
+        return self.is_idle() and not self.stalled and time.monotonic() - max(self.idle_since, since) > LINGER_SECONDS
 
     def _make_room(self) -> None:
         others = [one for one in self.connections if isinstance(one, Patient) and one is not self]
         idle = min((one for one in others if one.is_idle()), key=lambda one: one.idle_since, default=None)
-        slow = min(others, key=lambda one: one.sending_since)
+        slow = min(others, key=lambda one: math.inf if one.pipeline else one.sending_since)  # who pipelines is paused
         if idle is not None:
             _counts().over.labels("idle_closed").inc()
             idle.idle_since = math.inf
             idle.transport.abort()
-        elif time.monotonic() - slow.sending_since > SLOW_SECONDS:
+        elif not slow.pipeline and time.monotonic() - slow.sending_since > SLOW_SECONDS:
             _counts().over.labels("slow_closed").inc()
             slow.sending_since = math.inf
             slow.transport.abort()

@@ -27,7 +27,9 @@ def drain(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Callable[[], N
     """A worker behind a door of its own: its address, what tells it to drain, and the thread that it runs in."""
     monkeypatch.setattr(gc, "freeze", lambda: None)  # this process is no worker
     monkeypatch.setattr(worker, "KEEP_ALIVE_SECONDS", 60)
+    monkeypatch.setattr(worker, "HEAD_SECONDS", 60.0)
     ours, theirs = socket.socketpair()
+    ours.settimeout(20)
     door = socket.create_server(("127.0.0.1", 0))
     app = Draining(answer)
     thread = threading.Thread(
@@ -50,13 +52,16 @@ def test_who_asks_a_moment_later_is_answered_and_told_to_connect_anew(
 ) -> None:
     url, tell, thread = drain
     monkeypatch.setattr(worker, "LINGER_SECONDS", 60.0)
+    looks, is_busy = [], Server._is_busy
+    monkeypatch.setattr(Server, "_is_busy", lambda self, since: looks.append(since) or is_busy(self, since))
     wires = [Wire(url) for _ in range(3)]
     for wire in wires[:2]:
         wire.send(ASK)
         assert b"connection" not in wire.said(b"xx").lower()
     tell()
     for wire in wires:  # the last of them has asked nothing before
-        thread.join(0.3)
+        seen = len(looks)
+        until(lambda: len(looks) > seen + 1, 10, "it looks whether all have gone")  # noqa: B023 - called at once
         wire.send(ASK)
         assert b"\r\nconnection: close\r\n" in wire.everything().lower()
     thread.join(10)
@@ -73,7 +78,7 @@ def test_who_asks_nothing_more_is_not_waited_for_long(
     wire.said(b"xx")
     begun = time.monotonic()
     tell()
-    thread.join(20)
+    thread.join(15)  # less than it waits at most
     assert not thread.is_alive()
     assert time.monotonic() - begun >= worker.LINGER_SECONDS
     assert wire.is_closed()

@@ -245,6 +245,9 @@ promote("back", "1", package, reason="it was the best")
 found.append(facts(deployment.read("back").unpromoted))
 deploy.ensure_deployed("back:1", house.config)
 found.append(facts(deployment.read("back").unpromoted))
+promote("back", "3", package, reason="and is not served")
+broken_by(MlflowException("no server."), False)
+found.append([facts(back())[0] is None, facts(back())])
 served.stop()
 print(json.dumps([found, reasons]))
 """
@@ -269,9 +272,10 @@ def test_a_rollback_that_cannot_promote_keeps_the_version_before_serving_and_is_
     assert found[5] == [None, "1", "1", "1"]
     assert re.fullmatch(
         r"back:2 serves on http://127\.0\.0\.1:\d+, and version 3, promoted since that was rolled back to, goes on to "
-        r"stand for production: run the training that made it again to serve it\.",
+        r"stand for production: run the training that made it again to serve it\. A further rollback serves back:1\.",
         found[6].pop(0),
     )
+    assert found.pop() == [False, [None, "2", "2", "2"]]  # what stood for production all the while stops no rollback
     assert found[6:] == [["2", "3", "3"], [None, "2", "3", "3"], ["back:1", "1", "1", "1"], [None, "1", "1", "1"]]
     bad = ["rolled back", "it names moths wrongly"]
     kept = [["deployed", ""], ["deployed", ""], bad, bad, bad, ["stopped", "for the night"], ["started", ""]]

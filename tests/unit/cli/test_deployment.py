@@ -131,6 +131,13 @@ def test_a_start_that_failed_is_told() -> None:
     ]
 
 
+def test_a_start_that_failed_after_a_crash_is_told_as_well(tmp_path: Path) -> None:
+    state = State(current=CURRENT.model_copy(update={"process": gone(tmp_path)}))
+    state = state.with_event("deployed", CURRENT.tag).with_event("ended", CURRENT.tag, "the machine was started anew")
+    deployment.write("moths", state.with_event("failed", CURRENT.tag, "Port 3000 is used by another program."))
+    assert "Why: Port 3000 is used by another program." in run("status")
+
+
 def test_the_end_of_a_log_of_json_is_not_full_of_what_was_answered(tmp_path: Path) -> None:
     said = '{"level": "ERROR", "logger": "imago.endpoint", "message": "out of luck", "request_id": null}'
     asked = '{"level": "INFO", "logger": "imago.access", "message": "GET /livez 200", "request_id": "0"}'

@@ -157,6 +157,17 @@ def test_one_model_that_is_asked_much_costs_another_none_of_its_predictions(stor
     store.add([row(number, time=NOON - timedelta(hours=number)) | {"model": "butterflies"} for number in range(4, 7)])
     assert store.prune(NOON - timedelta(days=1), model="moths", most=2) == 2
     assert (store.count(model="moths"), store.count(model="butterflies")) == (2, 3)
+    assert store.prune(NOON + timedelta(days=1), model="moths") == 2
+    assert store.count(model="butterflies") == 3
+
+
+def test_comparing_a_shadow_reads_what_it_was_asked_and_not_every_prediction(store: PredictionStore) -> None:
+    store.add([row(1)])
+    values = {"model": "moths", "champion": "1", "shadow": "2", "most": 9}
+    with sqlite3.connect(store.path) as connection:
+        for query in (prediction_store._MIRRORED, prediction_store._COUNTED, prediction_store._LAST_PAIR):
+            steps = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+            assert any(step.startswith("SCAN s") for step in steps), steps
 
 
 def test_much_is_forgotten_in_portions_between_which_others_write(
@@ -175,7 +186,7 @@ def test_much_is_forgotten_in_portions_between_which_others_write(
 
     monkeypatch.setattr(sqlite3, "connect", watched)
     assert store.prune(NOON + timedelta(days=1), model="moths") == 25
-    assert len(begun) >= 3
+    assert len(begun) == 3 + 1 + 1  # those too old, those too many, and the shadows of none
     assert store.count() == 0
 
 

@@ -129,7 +129,7 @@ def test_the_thread_recovers_by_itself(disk: Disk, writer: PredictionWriter) -> 
 def test_what_is_too_old_is_forgotten(disk: Disk) -> None:
     now = datetime.now(UTC)
     disk.add([row(1, time=now - timedelta(days=91)), row(2, time=now - timedelta(days=89))])
-    writer = PredictionWriter(disk, interval=0.01, keep=timedelta(days=90))
+    writer = PredictionWriter(disk, interval=0.01, prune=lambda: disk.prune(now - timedelta(days=90), model="moths"))
     writer.put(row(3, time=now))
     assert disk.pruned.wait(10)
     writer.close()

@@ -204,22 +204,23 @@ def test_for_how_long_the_thread_is_at_one_turn_is_known(monkeypatch: pytest.Mon
 
 
 def test_bytes_are_bounded_together_and_given_back_with_their_request() -> None:
-    budget = Budget(100, each=100)
-    with budget.share("anna") as one:
-        one(60)
-        with budget.share("berta") as other:
-            other(40)
-            with pytest.raises(Refusal, match="waiting") as refused:
+    budget = Budget(100)
+    with ExitStack() as others:
+        for client in ("anna", "berta", "clara"):
+            others.enter_context(budget.share(client))(25)
+        with budget.share("dora") as one:
+            one(20)
+            one(5)
+            with budget.share("elsa") as other, pytest.raises(Refusal, match="waiting") as refused:
                 other(1)
             assert budget.held == 100
         assert (refused.value.status, refused.value.code, refused.value.retry_after) == (503, "overloaded", 1)
-        assert budget.held == 60
-        one(40)
+        assert budget.held == 75
     assert budget.held == 0
 
 
 def test_who_sends_much_and_slowly_leaves_room_for_others() -> None:
-    budget = Budget(100, each=25)
+    budget = Budget(100)
     with ExitStack() as slow:
         for _ in range(5):
             slow.enter_context(budget.share("anna"))(10)
@@ -235,7 +236,7 @@ def test_who_sends_much_and_slowly_leaves_room_for_others() -> None:
 
 
 def test_who_is_alone_may_hold_half() -> None:
-    budget = Budget(100, each=25)
+    budget = Budget(100)
     with budget.share("anna") as one, budget.share("anna") as other:
         one(30)
         other(20)

@@ -80,12 +80,12 @@ def test_an_endpoint_of_this_machine_is_asked_for_by_no_strangers_name() -> None
 @pytest.mark.parametrize(
     ("config", "names"),
     [
-        ({}, "localhost"),
-        ({"host": "::1"}, "localhost"),
+        ({}, "127.0.0.1 localhost"),
+        ({"host": "::1"}, "::1 localhost"),
         ({"host": "0.0.0.0"}, ""),
         ({"trusted_proxies": ["127.0.0.1"]}, ""),
-        ({"host": "0.0.0.0", "hosts": ["moths.example"]}, "localhost moths.example"),
-        ({"trusted_proxies": ["127.0.0.1"], "hosts": ["moths.example"]}, "localhost moths.example"),
+        ({"host": "Moths.internal", "hosts": ["moths.example"]}, "localhost moths.example moths.internal"),
+        ({"trusted_proxies": ["127.0.0.1"], "hosts": ["moths.example"]}, "127.0.0.1 localhost moths.example"),
     ],
 )
 def test_which_names_are_taken_follows_from_who_can_reach_it(config: dict[str, Any], names: str) -> None:

@@ -115,7 +115,12 @@ def test_the_history_is_that_of_the_deployment_at_this_moment(endpoint: TestClie
         .with_event("deployed", "moths:7-0a", "in place of <moths:6-0a>")
     )
     state = state.with_event("shadow failed", "moths:8-0a", "see /home/me/another")
-    deployment.write("moths", state.with_event("recovered", "moths:7-0a", "its server process 4711 was killed"))
+    deployment.write(
+        "moths",
+        state.with_event("recovered", "moths:7-0a", "its server process 4711 was killed").with_event(
+            "shadow ended", "moths:8-0a", "its server process 4711 was killed"
+        ),
+    )
     text = endpoint.get("/reports").text
     told = [
         "<b>deployed</b> moths:7-0a in place of &lt;moths:6-0a&gt;",
