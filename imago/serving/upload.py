@@ -13,6 +13,7 @@ from imago.serving.refusal import Refusal
 
 MAX_PARTS = 256
 MAX_JSON_BYTES = 65_536
+PIECE = 65_536  # bytes from which on what follows is kept apart: all that grew in one would leave holes where it was
 
 Take = Callable[[int], None]
 """Is told of so many bytes before they are kept, and raises Refusal where there is no room for them."""
@@ -22,11 +23,11 @@ async def read_pictures(
     request: Request, field: str, take: Take, *, max_bytes: int, max_body_bytes: int, max_pictures: int, seconds: float
 ) -> list[bytes]:
     """Return the pictures sent in a field of a multipart form, at least one. Raises Refusal."""
-    boundary = _boundary(request, field)
-    form = _Form(boundary, field, max_bytes=max_bytes, max_pictures=max_pictures)
+    form = _Form(field, max_bytes=max_bytes, max_pictures=max_pictures)
+    parser = form.parser(_boundary(request, field))
     async with _Deadline(seconds):
         async for chunk in _bounded(request, take, max_body_bytes):
-            form.write(chunk)
+            _write(parser, chunk)
     return form.close()
 
 
@@ -96,18 +97,25 @@ def _boundary(request: Request, field: str) -> bytes:
 
 
 class _Form:
-    """Takes the form apart while it arrives, keeping nothing but the pictures."""
+    """Takes the form apart while it arrives, keeping nothing but the pictures.
 
-    def __init__(self, boundary: bytes, field: str, *, max_bytes: int, max_pictures: int) -> None:
+    It does not hold its parser, which holds it: a ring would keep the pictures until the next garbage collection.
+    """
+
+    def __init__(self, field: str, *, max_bytes: int, max_pictures: int) -> None:
         self.field, self.max_bytes, self.max_pictures = field, max_bytes, max_pictures
         self.pictures: list[bytes] = []
         self.others: list[str] = []
         self.parts = 0
         self.ended = False
-        self.current: bytearray | None = None
+        self.current: list[bytearray] | None = None  # the pieces of a picture
+        self.size = 0
         self.header, self.value, self.disposition = b"", b"", b""
+
+    def parser(self, boundary: bytes) -> MultipartParser:
+        """Return what takes the form apart and tells this of its parts. Raises Refusal."""
         try:
-            self.parser = MultipartParser(
+            return MultipartParser(
                 boundary,
                 {
                     "on_part_begin": self._begin,
@@ -120,12 +128,6 @@ class _Form:
                     "on_end": self._end,
                 },
             )
-        except FormParserError as error:
-            raise _malformed(error) from error
-
-    def write(self, chunk: bytes) -> None:
-        try:
-            self.parser.write(chunk)
         except FormParserError as error:
             raise _malformed(error) from error
 
@@ -166,22 +168,33 @@ class _Form:
                 instead = f"The field `{self.field}` holds several pictures; use /predict_batch for them."
                 raise Refusal(400, "too_many_pictures", instead)
             raise Refusal(413, "too_many_pictures", f"A request takes at most {self.max_pictures} pictures.")
-        self.current = bytearray()
+        self.current, self.size = [], 0
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self.current is None:
             return
-        if len(self.current) + end - start > self.max_bytes:
+        self.size += end - start
+        if self.size > self.max_bytes:
             raise Refusal(413, "too_many_bytes", f"A picture may have at most {self.max_bytes:,} bytes.")
-        self.current += data[start:end]
+        if self.current and len(self.current[-1]) < PIECE:
+            self.current[-1] += data[start:end]
+        else:
+            self.current.append(bytearray(data[start:end]))
 
     def _part_end(self) -> None:
         if self.current is not None:
-            self.pictures.append(bytes(self.current))  # one at a time: no more than one picture is there twice
+            self.pictures.append(b"".join(self.current))  # one at a time: no more than one picture is there twice
             self.current = None
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _write(parser: MultipartParser, chunk: bytes) -> None:
+    try:
+        parser.write(chunk)
+    except FormParserError as error:
+        raise _malformed(error) from error
 
 
 def _malformed(error: Exception) -> Refusal:

@@ -1,12 +1,17 @@
 """A form is read as a stream, whatever pieces it comes in."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from imago.serving import upload
 from imago.serving.refusal import Refusal
 from imago.serving.upload import Take, read_pictures
 
@@ -15,7 +20,7 @@ HEAD = (
 )
 
 
-def ask(
+async def asked(
     chunks: list[bytes],
     *,
     pause: float = 0.0,
@@ -29,14 +34,15 @@ def ask(
             yield {"type": "http.request", "body": chunk, "more_body": True}
         yield {"type": "http.request" if ends else "http.disconnect", "body": b"", "more_body": False}
 
-    async def scene() -> list[bytes]:
-        source = messages()
-        headers = [(b"content-type", b"multipart/form-data; boundary=b")]
-        request = Request({"type": "http", "method": "POST", "headers": headers}, source.__anext__)
-        bounds = {"max_bytes": 1000, "max_body_bytes": 4000, "max_pictures": 1, "seconds": 5.0} | limits
-        return await read_pictures(request, "image", take, **bounds)  # type: ignore[arg-type]
+    source = messages()
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, source.__anext__)
+    bounds = {"max_bytes": 1000, "max_body_bytes": 4000, "max_pictures": 1, "seconds": 5.0} | limits
+    return await read_pictures(request, "image", take, **bounds)  # type: ignore[arg-type]
 
-    return asyncio.run(scene())
+
+def ask(chunks: list[bytes], **how: Any) -> list[bytes]:
+    return asyncio.run(asked(chunks, **how))
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
@@ -62,6 +68,40 @@ def test_bytes_are_told_as_they_arrive() -> None:
 def test_a_client_that_leaves_is_left() -> None:
     with pytest.raises(ClientDisconnect):
         ask([HEAD, b"x"], ends=False)
+
+
+@pytest.mark.parametrize("chunks", [[b"x", b"\r\n--b--\r\n"], [b"x"], [b"x" * 2000]], ids=["whole", "broken", "large"])
+def test_what_was_read_is_let_go_at_once(chunks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    forms: list[weakref.ref[upload._Form]] = []
+
+    class Watched(upload._Form):
+        def __init__(self, field: str, *, max_bytes: int, max_pictures: int) -> None:
+            super().__init__(field, max_bytes=max_bytes, max_pictures=max_pictures)
+            forms.append(weakref.ref(self))
+
+    async def scene() -> None:
+        with suppress(Refusal, ClientDisconnect):
+            await asked([HEAD, *chunks], ends=chunks[-1].endswith(b"\r\n"))
+        assert [form() for form in forms] == [None]
+
+    monkeypatch.setattr(upload, "_Form", Watched)
+    gc.disable()
+    try:
+        asyncio.run(scene())
+    finally:
+        gc.enable()
+
+
+def test_small_pieces_are_kept_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "PIECE", 100)
+    form = upload._Form("image", max_bytes=1000, max_pictures=1)
+    parser = form.parser(b"b")
+    for byte in HEAD + b"\r" * 450:
+        parser.write(bytes([byte]))
+    assert form.current is not None
+    assert len(form.current) <= 5
+    parser.write(b"\r\n--b--\r\n")
+    assert form.close() == [b"\r" * 450]
 
 
 def test_a_picture_is_bounded_by_itself() -> None:
