@@ -198,9 +198,9 @@ class DeployConfig(Section):
     @classmethod
     def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
-            if not _HOST.fullmatch(host):
+            if not _HOST.fullmatch(host.lower()):
                 raise ValueError(f"'{host}' is no host's name: write it without scheme and port, as moths.example")
-        return hosts
+        return tuple(host.lower() for host in hosts)
 
     @field_validator("cors_origins")
     @classmethod

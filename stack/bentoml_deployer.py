@@ -7,6 +7,7 @@ model, whose status is that of the process.
 
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -36,7 +37,7 @@ from zenml.services import (
 )
 
 from imago.config import DeployConfig
-from imago.errors import ImagoError, as_note
+from imago.errors import ImagoError
 from imago.serving import deployment, processes
 from imago.serving.rollout import Deployment
 from imago.serving.trial import worker_count
@@ -162,28 +163,26 @@ class ImagoBentoMLDeployer(BentoMLModelDeployer):
         """
         client = Client()
         version = get_model_version_id_if_exists(config.model_name, config.model_version)
+        service = self.perform_deploy_model(id=uuid4(), config=config, timeout=timeout)  # others have their turn before
         record = client.create_service(config=config, service_type=service_type, model_version_id=version)
-        try:
-            service = self.perform_deploy_model(id=record.id, config=config, timeout=timeout)
-        except BaseException as error:
-            with as_note(error, "ZenML still lists the service that did not start"):
-                client.delete_service(record.id)
-            raise
-        client.update_service(
-            id=service.uuid,
-            name=service.config.service_name,
-            service_source=service.model_dump().get("type"),
-            admin_state=service.admin_state,
-            status=service.status.model_dump(),
-            endpoint=service.endpoint.model_dump() if service.endpoint else None,
-            prediction_url=service.get_prediction_url(),
-            health_check_url=service.get_healthcheck_url(),
-        )
+        service.uuid = record.id
+        with suppress(KeyError):  # one that was rolled out meanwhile has taken the record away
+            client.update_service(
+                id=record.id,
+                name=service.config.service_name,
+                service_source=service.model_dump().get("type"),
+                admin_state=service.admin_state,
+                status=service.status.model_dump(),
+                endpoint=service.endpoint.model_dump() if service.endpoint else None,
+                prediction_url=service.get_prediction_url(),
+                health_check_url=service.get_healthcheck_url(),
+            )
         for other in client.list_services(
             service_name=service.config.service_name, flavor=service_type.flavor, size=100
         ).items:
-            if other.id != service.uuid:
-                client.delete_service(other.id)
+            if other.id != record.id and other.created <= record.created:
+                with suppress(KeyError):
+                    client.delete_service(other.id)
         return service
 
     def perform_deploy_model(

@@ -94,7 +94,7 @@ def version_of(name: str, number: str) -> Version:
     try:
         return Version(Client().get_model_version(name, number))
     except KeyError as error:
-        raise ConfigError(f"Model '{name}' has no version {number}: `run.py deployment history` lists them.") from error
+        raise ConfigError(f"Model '{name}' has no version {number}: ZenML's dashboard lists them.") from error
 
 
 def promote(name: str, number: str, package: ModelPackage, *, reason: str, decision: UUID | None = None) -> None:

@@ -16,7 +16,7 @@ import httpx
 
 from imago.errors import DeploymentFailed, ImagoError
 from imago.serving.deployment import Guard, Version
-from imago.serving.settings import PROBE_HEADER
+from imago.serving.settings import PROBE_HEADER, ServingSettings
 
 KEY = "IMAGO_API_KEY"
 PROBE_KEY = "IMAGO_PROBE_KEY"
@@ -27,7 +27,8 @@ def renewed(before: Version | None, environment: Mapping[str, str], keys: Path) 
     """Return the guard of a version that is about to serve, and the variables that its server is to be given.
 
     `keys` is the file of keys with names. A limit that is not set stays what it was. Raises DeploymentFailed where a
-    key was asked for so far and none is set now; an empty one opens the endpoint on purpose.
+    key was asked for so far and none is set now; an empty one opens the endpoint on purpose. Raises ConfigError where
+    a limit is none.
     """
     last = before.guard if before else Guard()
     if before and last.key and KEY not in environment:
@@ -43,9 +44,15 @@ def renewed(before: Version | None, environment: Mapping[str, str], keys: Path) 
         )
     limits = {name: environment.get(name, last.limits.get(name, "")) for name in LIMITS}
     limits = {name: value for name, value in limits.items() if value}
+    check_limits(limits)
     key = environment.get(KEY) or None
     guard = Guard(key=_digest(key, os.urandom(16)) if key else None, named=named, limits=limits)
     return guard, limits | {"IMAGO_KEYS": str(keys), PROBE_KEY: secrets.token_urlsafe(32)}
+
+
+def check_limits(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError where a limit is set to what is none."""
+    ServingSettings.from_environment({name: environment[name] for name in LIMITS if name in environment})
 
 
 def warning(host: str, guard: Guard) -> str | None:

@@ -91,12 +91,12 @@ class Deployment:
         return bool(same and current and not guard.changed(current.guard, os.environ) and self.status().running)
 
     def start(self, *, reason: str = "") -> Status:
-        """Serve again what was served last, after a stop or a reboot."""
+        """Serve again what was served last, after a stop or a reboot, or as it is to be guarded now."""
         with deployment.locked(self.name):
             state = self._tidy()
             if state.current is None:
                 raise ConfigError(f"Nothing was ever deployed as '{self.name}': train and promote a model first.")
-            if self.status().running:
+            if self.status().running and not guard.changed(state.current.guard, os.environ):
                 return self.status()
             return self._replace(state, state.current.tag, state.current.config, "started", reason)
 
@@ -160,7 +160,11 @@ class Deployment:
             return self.status()
 
     def require_port(self, config: DeployConfig) -> None:
-        """Raise DeploymentFailed where a stranger holds the port, before the work for a deployment is done."""
+        """Raise before the work for a deployment is done.
+
+        DeploymentFailed where a stranger holds the port, ConfigError where a limit in the environment is none.
+        """
+        guard.check_limits(os.environ)
         known = [deployment.read(name).current for name in deployment.names()]
         ours = [version for version in known if version and version.process and processes.tree(version.process)]
         if not any(version.config.port == config.port for version in ours):

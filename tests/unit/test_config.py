@@ -79,6 +79,16 @@ def test_what_is_no_origin_is_named(origin: str) -> None:
         load_config("training", [f"deploy.cors_origins=['https://moths.example:8443', '{origin}']"])
 
 
+@pytest.mark.parametrize("host", ["https://moths.example", "moths.example:443", "*.example", "a b", ""])
+def test_what_is_no_hosts_name_is_named(host: str) -> None:
+    with pytest.raises(ConfigError, match="is no host's name: write it without scheme and port"):
+        load_config("training", [f"deploy.hosts=['moths.example', '{host}']"])
+
+
+def test_a_hosts_name_is_the_same_in_capitals() -> None:
+    assert load_config("training", ["deploy.hosts=[Moths.Example]"]).deploy.hosts == ("moths.example",)
+
+
 @pytest.mark.parametrize("proxy", ["*", "proxy.example", "10.0.0.5/24", "10.0.0.5:80", ""])
 def test_a_proxy_that_is_no_address_is_named(proxy: str) -> None:
     with pytest.raises(ConfigError, match="is neither an address, as"):

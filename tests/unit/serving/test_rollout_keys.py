@@ -6,7 +6,7 @@ import httpx
 import psutil
 import pytest
 
-from imago.errors import DeploymentFailed
+from imago.errors import ConfigError, DeploymentFailed
 from imago.serving import deployment, key_file
 
 TINY_WORKER = Path(__file__).with_name("tiny_worker.py")
@@ -38,6 +38,25 @@ def test_another_key_is_a_change_that_is_deployed(house, monkeypatch):
     keyed = house.deploy(1).pids
     monkeypatch.setenv("IMAGO_API_KEY", "open barley")
     assert len({pids, keyed, house.deploy(1).pids}) == 3
+
+
+def test_start_guards_what_serves_as_it_is_asked_to_now(house, monkeypatch):
+    pids = house.deploy(1).pids
+    assert house.moths.start().pids == pids
+    monkeypatch.setenv("IMAGO_RATE_LIMIT", "7")
+    guarded = house.moths.start()
+    assert set(guarded.pids).isdisjoint(pids)
+    assert psutil.Process(guarded.pids[1]).environ()["IMAGO_RATE_LIMIT"] == "7"
+
+
+def test_a_limit_that_is_none_is_refused_before_anything_is_started(house, monkeypatch):
+    pids = house.deploy(1).pids
+    monkeypatch.setenv("IMAGO_RATE_LIMIT", "abc")
+    with pytest.raises(ConfigError, match="IMAGO_RATE_LIMIT is 'abc'"):
+        house.moths.require_port(house.config)
+    with pytest.raises(ConfigError, match="IMAGO_RATE_LIMIT is 'abc'"):
+        house.deploy(2)
+    assert house.moths.status().pids == pids
 
 
 def test_keys_with_names_are_handed_to_a_version_and_its_probes_get_in(house):
